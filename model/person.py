@@ -101,8 +101,11 @@ class Desired(Word):
     active: bool | None
     attributes: dict[str, Any] = {}
     grants: tuple[Grant, ...] = ()
+    #: The manager: an Okta id where policy says it, the account id at this target when it reaches `Target.changes`.
     transfer_to: str | None = None
     reasons: tuple[str, ...] = ()
+    #: (kind, name) of every grant that policy speaks of: what is not named here is never revoked.
+    managed: tuple[tuple[str, str], ...] = ()
 
 
 class HoldState(StrEnum):
