@@ -1,0 +1,1 @@
+"""Tests mirror the folders they speak about; what they share stands in `tests.support`."""

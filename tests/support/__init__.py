@@ -1,0 +1,1 @@
+"""What tests share: a clock, a closed network, canaries, a real Kafka, a fault proxy, processes."""
