@@ -11,6 +11,7 @@ import asyncio
 import random
 import re
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
@@ -72,6 +73,9 @@ class Client:
 
     async def aclose(self) -> None:
         await self._http.aclose()
+
+    def now(self) -> datetime:
+        return self._clock.now()
 
     async def get(self, path: str, params: Mapping[str, str | int] | None = None) -> Answer:
         """A read of our own origin; `path` begins with / and holds only checked or quoted segments."""
