@@ -1,0 +1,128 @@
+"""From a field's name to its values in an event: `target.displayName`, `debugContext.debugData.risk.level`, `target.0.id`.
+
+Names are Okta's, case included. A list on the way means any of its elements; a text on the way is read as JSON or `{k=v}`.
+Most fields are two or three dicts deep, so these have readers of their own that do nothing else until they meet something else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from rules.sigma.text import DEEPEST, structure_of
+
+Event = dict[str, Any]
+
+
+class _Missing:
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+#: The field is not in the event (null is there, and empty).
+MISSING: Final = _Missing()
+
+#: Reads a field: MISSING, a scalar, a dict, or the list of values found (nested lists possible: see `leaves`).
+Reader = Callable[[Event], Any]
+
+
+def reader(field: str) -> Reader:
+    """A function that reads the field from an event; it never raises."""
+    keys = tuple(field.split("."))
+    if len(keys) == 1:
+        return _one(keys[0])
+    if len(keys) == 2:
+        return _two(keys)
+    if len(keys) == 3:
+        return _three(keys)
+    return lambda event: walk(event, keys, 0)
+
+
+def _one(key: str) -> Reader:
+    return lambda event: event.get(key, MISSING)
+
+
+def _two(keys: tuple[str, ...]) -> Reader:
+    first, second = keys
+
+    def read(event: Event) -> Any:
+        node = event.get(first, MISSING)
+        if node.__class__ is dict:
+            return node.get(second, MISSING)
+        return walk(node, keys, 1)
+
+    return read
+
+
+def _three(keys: tuple[str, ...]) -> Reader:
+    first, second, third = keys
+
+    def read(event: Event) -> Any:
+        node = event.get(first, MISSING)
+        if node.__class__ is dict:
+            node = node.get(second, MISSING)
+            if node.__class__ is dict:
+                return node.get(third, MISSING)
+            return walk(node, keys, 2)
+        return walk(node, keys, 1)
+
+    return read
+
+
+def walk(node: Any, keys: tuple[str, ...], at: int, depth: int = 0) -> Any:
+    """Follows `keys[at:]` from a node. A list gives the list of what its elements give; numbers index a list."""
+    while at < len(keys):
+        if isinstance(node, str):
+            node = structure_of(node)
+        if isinstance(node, dict):
+            node = node.get(keys[at], MISSING)
+        elif isinstance(node, list):
+            return _walk_list(node, keys, at, depth)
+        else:
+            return MISSING
+        at += 1
+    return node
+
+
+def _walk_list(node: list[Any], keys: tuple[str, ...], at: int, depth: int) -> Any:
+    if depth >= DEEPEST:
+        return MISSING
+    if keys[at].isascii() and keys[at].isdigit():
+        index = int(keys[at][:9])
+        return walk(node[index], keys, at + 1, depth + 1) if index < len(node) else MISSING
+    found = [value for element in node if (value := walk(element, keys, at, depth + 1)) is not MISSING]
+    return found or MISSING
+
+
+def leaves(value: Any) -> Iterator[Any]:
+    """The scalars and objects of what a reader gave: lists opened (to a bounded depth), MISSING gives none."""
+    if value is MISSING:
+        return
+    if not isinstance(value, list):
+        yield value
+        return
+    stack: list[tuple[Iterator[Any], int]] = [(iter(value), 1)]
+    while stack:
+        elements, depth = stack[-1]
+        for element in elements:
+            if isinstance(element, list):
+                if depth < DEEPEST:
+                    stack.append((iter(element), depth + 1))
+                    break
+            else:
+                yield element
+        else:
+            stack.pop()
+
+
+def every_value(event: Event) -> Iterator[Any]:
+    """All scalars of an event, in no order: what a keyword is looked for in."""
+    stack: list[Any] = [event]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, dict):
+            stack.extend(node.values())
+        elif isinstance(node, list):
+            stack.extend(node)
+        else:
+            yield node
