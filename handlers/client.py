@@ -11,6 +11,7 @@ import asyncio
 import random
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
@@ -77,9 +78,9 @@ class Client:
     def now(self) -> datetime:
         return self._clock.now()
 
-    async def get(self, path: str, params: Mapping[str, str | int] | None = None) -> Answer:
+    async def get(self, path: str, params: Mapping[str, str | int] | None = None, headers: Mapping[str, str] | None = None) -> Answer:
         """A read of our own origin; `path` begins with / and holds only checked or quoted segments."""
-        return await self._call("GET", httpx.URL(self._base + path, params=dict(params) if params else None))
+        return await self._call("GET", self._url(path, params), headers=headers)
 
     async def follow(self, url: str) -> Answer:
         """A page link of the vendor, verbatim; another origin raises PermanentError("foreign_next") before anything goes out."""
@@ -100,13 +101,12 @@ class Client:
             raise UnsafePlan(f"{self.limits.connector}: a dry run makes no {method} call", "dry_run")
         if not _INTENT.fullmatch(intent):
             raise PermanentError("an intent's id must be 1 to 200 printable ASCII characters", "unsafe_intent")
-        url = httpx.URL(self._base + path, params=dict(params) if params else None)
-        return await self._call(method, url, intent=intent, json=json, timeout_s=timeout_s)
+        return await self._call(method, self._url(path, params), {INTENT_HEADER: intent}, json, timeout_s, mutating=True)
 
     async def raw(self, url: str) -> Answer:
         """A GET of our own origin whose HTTP status is the caller's business (the log: its poller paces itself). Neither budget
         nor breaker stand before it; a 401 renews the credential once. Raises TemporaryError where no whole answer came."""
-        return await self._authorized("GET", self.same_origin(url), None, None, self._timeout)
+        return await self._authorized(_Outgoing("GET", self.same_origin(url), {}, None, mutating=False), self._timeout)
 
     def same_origin(self, url: str) -> httpx.URL:
         """`url` parsed by the very parser that will send it. Raises PermanentError("foreign_next")."""
@@ -119,40 +119,50 @@ class Client:
             raise PermanentError(f"a page link leads away from {base.host}: refused before the token was sent", "foreign_next")
         return link
 
+    def _url(self, path: str, params: Mapping[str, str | int] | None) -> httpx.URL:
+        return httpx.URL(self._base + path, params=dict(params) if params else None)
+
     async def _call(
-        self, method: str, url: httpx.URL, *, intent: str | None = None, json: Any = None, timeout_s: float | None = None
+        self,
+        method: str,
+        url: httpx.URL,
+        headers: Mapping[str, str] | None = None,
+        json: Any = None,
+        timeout_s: float | None = None,
+        *,
+        mutating: bool = False,
     ) -> Answer:
+        outgoing = _Outgoing(method, url, dict(headers or {}), None if json is None else orjson.dumps(json), mutating)
         async with self.limits.slot(long=timeout_s is not None):
-            answer = await self._authorized(method, url, intent, json, timeout_s or self._timeout)
+            answer = await self._authorized(outgoing, timeout_s or self._timeout)
             delay = self._heed(answer)
             check_connector(answer, self._dialect, delay)
         check_object(answer, self._dialect, delay)
         return answer
 
-    async def _authorized(self, method: str, url: httpx.URL, intent: str | None, json: Any, timeout_s: float) -> Answer:
+    async def _authorized(self, outgoing: _Outgoing, timeout_s: float) -> Answer:
         try:
             header = await self._auth.header(self._post_form)
-            answer = await self._send_patiently(method, url, header, intent, json, timeout_s)
+            answer = await self._send_patiently(outgoing, header, timeout_s)
             if answer.status == 401 and await self._auth.renew(header, self._post_form):
                 renewed = await self._auth.header(self._post_form)
-                answer = await self._send_patiently(method, url, renewed, intent, json, timeout_s)
+                answer = await self._send_patiently(outgoing, renewed, timeout_s)
         except ConfigurationError as error:
             raise CredentialsRefused(f"{self.limits.connector}: {error}", "no_credential") from None
         return answer
 
-    async def _send_patiently(
-        self, method: str, url: httpx.URL, authorization: str, intent: str | None, json: Any, timeout_s: float
-    ) -> Answer:
-        headers = {"Authorization": authorization} | ({INTENT_HEADER: intent} if intent else {})
-        content = None if json is None else orjson.dumps(json)
-        if content is not None:
+    async def _send_patiently(self, outgoing: _Outgoing, authorization: str, timeout_s: float) -> Answer:
+        headers = outgoing.headers | {"Authorization": authorization}
+        if outgoing.content is not None:
             headers["Content-Type"] = "application/json"
-        request = self._http.build_request(method, url, headers=headers, content=content, timeout=_deadlines(timeout_s))
-        if intent is not None:
-            return await self._send(request, timeout_s, mutating=True)
+        request = self._http.build_request(
+            outgoing.method, outgoing.url, headers=headers, content=outgoing.content, timeout=_deadlines(timeout_s)
+        )
         try:
-            return await self._send(request, timeout_s, mutating=False)
+            return await self._send(request, timeout_s, mutating=outgoing.mutating)
         except _ConnectionLost:
+            if outgoing.mutating:
+                raise
             return await self._send(request, timeout_s, mutating=False)
 
     async def _send(self, request: httpx.Request, timeout_s: float, *, mutating: bool) -> Answer:
@@ -207,6 +217,17 @@ class Client:
 
 def _deadlines(timeout_s: float) -> httpx.Timeout:
     return httpx.Timeout(timeout_s, connect=min(5.0, timeout_s))
+
+
+@dataclass(frozen=True, slots=True)
+class _Outgoing:
+    """A request before its credential is put on, since a 401 may ask for another one."""
+
+    method: str
+    url: httpx.URL
+    headers: dict[str, str]
+    content: bytes | None = field(repr=False)
+    mutating: bool
 
 
 class _ConnectionLost(TemporaryError):
