@@ -25,7 +25,7 @@ class Section(BaseModel):
     """The `portcullis:` section of a rule file.
 
     `person` says who is meant where it is not the target User, else the actor User. `downstream` leaves Okta out (D15). `after_approval`
-    is text for the runbook that nothing executes. `shadow` counts and reports, and asks for nothing.
+    is text for the runbook that nothing executes. `outcome: any` says that the rule means every outcome (lint asks). `shadow` counts and reports, and asks for nothing.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,6 +36,7 @@ class Section(BaseModel):
     person: PersonRule = "target-or-actor"
     downstream: bool = False
     shadow: bool = False
+    outcome: Literal["tested", "any"] = "tested"
     guards: tuple[GuardName, ...] = ()
     runbook: str = ""
     after_approval: str = ""
