@@ -73,8 +73,8 @@ class BoxApi:
         return await self._client.mutate("DELETE", f"/users/{_id(user_id)}", intent, params={"force": "false", "notify": "false"})
 
     async def terminate_sessions(self, user_id: str, login: str, intent: str) -> Answer:
-        """202: a job at Box. Both lists are required; a user named in both is one user."""
-        body = {"user_ids": [_id(user_id)], "user_logins": [login] if login else []}
+        """202: a job at Box. Both lists are required and neither may be empty; a user named in both is one user."""
+        body = {"user_ids": [_id(user_id)], "user_logins": [login]}
         return await self._client.mutate("POST", "/users/terminate_sessions", intent, json=body)
 
     async def transfer(self, source_id: str, target_id: str, intent: str) -> Answer:

@@ -76,7 +76,24 @@ class BoxCalls:
         return _applied(await api.update_user(change.account, {"status": status}, intent), change.account, {"status": status})
 
     async def _end_sessions(self, api: BoxApi, change: Change, intent: str, lane: Lane) -> Applied:
-        return await self._gone_is_success(change, api.terminate_sessions(change.account, change.args.get("login", ""), intent), {})
+        """Box wants id *and* login and says 404 where either is unknown: a login that is missing or stale is read first."""
+        known = str(change.args.get("login", ""))
+        try:
+            login = known or await self._login_of(api, change.account)
+            return _applied(await api.terminate_sessions(change.account, login, intent), change.account, {})
+        except Refused as error:
+            if error.code != "not_found":
+                raise
+        try:
+            login = await self._login_of(api, change.account)
+        except Refused as error:
+            if error.code != "not_found":
+                raise
+            return Applied(account=change.account, already=True, after={"status": "absent"})
+        return _applied(await api.terminate_sessions(change.account, login, intent), change.account, {})
+
+    async def _login_of(self, api: BoxApi, user_id: str) -> str:
+        return str((await api.user(user_id)).object().get("login", ""))
 
     async def _delete(self, api: BoxApi, change: Change, intent: str, lane: Lane) -> Applied:
         return await self._gone_is_success(change, api.delete_user(change.account, intent), {})
