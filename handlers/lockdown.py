@@ -1,0 +1,230 @@
+"""The lockdown lane's engine: all targets at the same time, none waiting for another (D14).
+
+contain    an order from a rule: Hold durable, then one look and the constant plan per target
+close      the closing half of a leave (D33): Okta is asked once whether the person is gone; no Hold, no incident
+read_back  whoever is open again under a Hold is closed again, once, and paged (N12); also finds what was created meanwhile
+release    (handlers.release) a human lifts the Hold: what was there before stands again (C72)
+
+A Hold is durable before the first call, and names the accounts that links know; what a look adds is durable before that target's
+first call. Every retry names its Hold and dies with it (D15).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from typing import TypeVar
+
+from handlers.closing import OKTA, AccountCloser, Closure, HoldKeeper
+from handlers.containment import ContainmentResult, Drift, DriftResult, HoldWriter, TargetResult, summed
+from handlers.contract import Clock, Directory, Fence, HoldBook, Journal, LinkBook, RemovalBrake, Target
+from handlers.creation import Creations, is_made
+from handlers.evidence import RowCloser
+from handlers.look import Fleet, find_target, read_person
+from handlers.perform import About, Performer
+from handlers.protected import ProtectedList
+from handlers.release import Releaser
+from model.change import Action
+from model.decision import Scope
+from model.errors import Fenced, PermanentError, TemporaryError
+from model.person import Hold, Person, PersonStatus
+from model.records import Order
+
+OnTarget = Callable[[TargetResult], Awaitable[None]]
+T = TypeVar("T")
+
+
+class Lockdown:
+    """`on_target` is awaited when a target's calls are answered, in whatever order that happens; it must not raise."""
+
+    def __init__(
+        self,
+        targets: Fleet,
+        directory: Directory,
+        journal: Journal,
+        holds: HoldBook,
+        writer: HoldWriter,
+        links: LinkBook,
+        fence: Fence,
+        brake: RemovalBrake,
+        protected: ProtectedList,
+        clock: Clock,
+        *,
+        dry_run: bool = False,
+    ) -> None:
+        self.targets = targets
+        self.directory = directory
+        self.holds = holds
+        self.writer = writer
+        self.links = links
+        self.fence = fence
+        self.brake = brake
+        self.protected = protected
+        self.dry_run = dry_run
+        performer = Performer("lockdown", journal, fence, clock, dry_run=dry_run)
+        self.closer = AccountCloser(performer, links, protected, clock)
+        self.rows = RowCloser(journal, Creations(links, clock), clock)
+        self.releaser = Releaser(targets, directory, holds, writer, performer, clock)
+
+    async def contain(
+        self,
+        order: Order,
+        hold: Hold | None,
+        incident: str,
+        on_target: OnTarget | None = None,
+        *,
+        only: Collection[str] | None = None,
+        attempt: int = 1,
+    ) -> ContainmentResult:
+        """Contains one person. `hold` is needed with scope `full` and must be None with `sessions` (D15). `only` names the targets of
+        a retry. Raises Fenced, and what journal and writer raise (nothing was called at a target whose intent is not durable).
+        """
+        if order.kind != "lockdown" or (hold is not None) != (order.scope is Scope.FULL):
+            raise ValueError("contain takes orders of kind lockdown, with a Hold exactly where the scope is full")
+        if refusal := self._refusal(order.tenant, order.person):
+            return refusal
+        if hold is not None and attempt > 1 and not await self._stands(hold):
+            return ContainmentResult("superseded", hold=hold, reason="the Hold was released")
+        targets = [one for one in self._targets(order.tenant) if not (order.downstream and one.kind == OKTA)]
+        keeper = None
+        if hold is not None and not self.dry_run:
+            self.fence.check(order.tenant, order.person)
+            hold = await self._with_known_accounts(hold, targets)
+            keeper = HoldKeeper(hold, self.writer)
+            await keeper.write()
+        about = About(order.tenant, order.person, attempt, incident, order.event.uuid)
+        chosen = [one for one in targets if only is None or one.name in only]
+        results = await self._close_all(chosen, about, order.scope, on_target, keeper=keeper)
+        return summed(results, keeper.hold if keeper else hold)
+
+    async def close(
+        self, order: Order, on_target: OnTarget | None = None, *, only: Collection[str] | None = None, attempt: int = 1
+    ) -> ContainmentResult:
+        """Closes a leaver everywhere but in Okta. Superseded where the person is back, or suspended by a Hold of ours (D5).
+
+        Raises TemporaryError where Okta cannot be asked: without that look nobody is closed.
+        """
+        if order.kind != "close":
+            raise ValueError("close takes orders of kind close")
+        if refusal := self._refusal(order.tenant, order.person):
+            return refusal
+        person = await read_person(self.directory, order.tenant, order.person, "lockdown")
+        if not person.status.is_gone:
+            return ContainmentResult("superseded", reason=f"{person.status.value} in Okta now")
+        if person.status is PersonStatus.SUSPENDED and await self.holds.open_holds(order.tenant, order.person, fresh=True):
+            return ContainmentResult("superseded", code="hold", reason="suspended under a Hold, which is no leave")
+        chosen = [one for one in self._targets(order.tenant) if one.kind != OKTA and (only is None or one.name in only)]
+        about = About(order.tenant, order.person, attempt, None, order.event.uuid)
+        return summed(
+            await self._close_all(chosen, about, Scope.FULL, on_target, person=person, brake=None if self.dry_run else self.brake)
+        )
+
+    async def read_back(self, hold: Hold, *, closed_before: Collection[str] = ()) -> DriftResult:
+        """Looks at every target that the Hold speaks of. `closed_before`: targets that an earlier read-back has closed again; open
+        once more there, they are paged and left to a human. Does nothing for a Hold that stands no longer."""
+        if not await self._stands(hold):
+            return DriftResult(hold=hold)
+        named = {target for target, _ in hold.accounts}
+        targets = [one for one in self._targets(hold.tenant) if one.kind != OKTA or one.name in named]
+        keeper = HoldKeeper(hold, self.writer)
+        about = About(hold.tenant, hold.person, 1, hold.incident)
+        closure = Closure(about, Scope.FULL, _once(lambda: self.directory.person(hold.tenant, hold.person, "lockdown")), keeper)
+        drifts = await _all(self._drift(one, closure, one.name in closed_before) for one in targets)
+        return DriftResult(tuple(drifts), keeper.hold)
+
+    async def release(
+        self, hold: Hold, *, actor: str, reason: str, only: Collection[str] | None = None, attempt: int = 1
+    ) -> ContainmentResult:
+        """Lifts a Hold: see `handlers.release`. The stream knocks afterwards."""
+        return await self.releaser.release(hold, actor=actor, reason=reason, only=only, attempt=attempt)
+
+    async def resume(self, action: Action) -> Action:
+        """Closes a row of this lane found `intended` after a restart, by reading back. Raises TemporaryError: the row stays open."""
+        target = find_target(self.targets, action.tenant, action.target)
+        person = Person(tenant=action.tenant, id=action.person, status=PersonStatus.UNKNOWN)
+        return await self.rows.close(action, person, target, "lockdown")
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def _refusal(self, tenant: str, person: str) -> ContainmentResult | None:
+        if self.protected.is_protected(tenant, person):
+            reason = f"protected: {self.protected.reason(tenant, person)}"
+            return ContainmentResult("refused", code="protected", reason=reason, page=True)
+        if not self.protected.is_trusted:
+            return ContainmentResult("refused", code="protected_list", reason=self.protected.problem, page=True)
+        return None
+
+    def _targets(self, tenant: str) -> list[Target]:
+        return list(self.targets.get(tenant, {}).values())
+
+    async def _stands(self, hold: Hold) -> bool:
+        return any(one.id == hold.id for one in await self.holds.open_holds(hold.tenant, hold.person, fresh=True))
+
+    async def _with_known_accounts(self, hold: Hold, targets: Iterable[Target]) -> Hold:
+        """What links know, so that the Hold covers the accounts from its first moment (D18)."""
+        known = list(hold.accounts)
+        for target in targets:
+            if target.kind == OKTA:
+                known.append((target.name, hold.person))
+            elif (link := await self.links.find(hold.tenant, hold.person, target.name)) is not None and is_made(link):
+                known.append((target.name, link.account))
+        return hold.model_copy(update={"accounts": tuple(dict.fromkeys(known))})
+
+    async def _close_all(
+        self,
+        targets: list[Target],
+        about: About,
+        scope: Scope,
+        on_target: OnTarget | None,
+        *,
+        person: Person | None = None,
+        keeper: HoldKeeper | None = None,
+        brake: RemovalBrake | None = None,
+    ) -> list[TargetResult]:
+        async def given() -> Person:
+            return person if person is not None else await self.directory.person(about.tenant, about.person, "lockdown")
+
+        closure = Closure(about, scope, _once(given), keeper, brake)
+        return await _all(self.closer.close(one, closure, on_target) for one in targets)
+
+    async def _drift(self, target: Target, closure: Closure, closed_before: bool) -> Drift:
+        try:
+            found = await self.closer.find(target, closure)
+        except (TemporaryError, PermanentError) as error:
+            return Drift(target.name, "unread", reason=str(error))
+        if found.account is None:
+            return Drift(target.name, "shut", reason="no account")
+        if not found.seen:
+            return Drift(target.name, "unread", found.account.id, "no answer to a look")
+        if not found.account.active:
+            return Drift(target.name, "shut", found.account.id)
+        if closed_before:
+            return Drift(target.name, "open", found.account.id, "opened again after it was closed again")
+        result = await self.closer.close(target, closure)
+        reason = result.reason or "was open under a Hold"
+        return Drift(target.name, "closed_again" if result.state == "closed" else "open", found.account.id, reason, result)
+
+
+def _once(read: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
+    """The same answer for everybody who asks; the first asks for it. A cancelled asker does not take it from the others."""
+    task: asyncio.Task[T] | None = None
+
+    async def start() -> T:
+        return await read()
+
+    async def ask() -> T:
+        nonlocal task
+        if task is None:
+            task = asyncio.ensure_future(start())
+        return await asyncio.shield(task)
+
+    return ask
+
+
+async def _all(works: Iterable[Awaitable[T]]) -> list[T]:
+    """All at the same time; one that raises does not stop the others. Then the gravest is raised: Fenced before anything else."""
+    ended = await asyncio.gather(*works, return_exceptions=True)
+    errors = [one for one in ended if isinstance(one, BaseException)]
+    if errors:
+        raise next((one for one in errors if isinstance(one, Fenced)), errors[0])
+    return [one for one in ended if not isinstance(one, BaseException)]
