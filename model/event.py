@@ -100,7 +100,7 @@ def decode(raw: bytes) -> dict[str, Any]:
 
 def _is_name(value: object) -> bool:
     """A non-empty string that UTF-8 can carry (a lone surrogate cannot name anything)."""
-    return isinstance(value, str) and value != "" and not any("\ud800" <= char <= "\udfff" for char in value)
+    return isinstance(value, str) and value != "" and (value.isascii() or not any("\ud800" <= char <= "\udfff" for char in value))
 
 
 def _finite(text: str) -> float:

@@ -67,10 +67,10 @@ class Knock(Word):
 
 class Order(Word):
     """An order to the lockdown lane (identity.threats, key `tenant:person`). `lockdown` and `approve` come from rules;
-    `close` is the closing half of a leave (D33): no Hold, no incident."""
+    `close` is the closing half of a leave (D33): no Hold, no incident. `again`: provisioning met a Hold too late (D11)."""
 
     id: str
-    kind: Literal["lockdown", "approve", "close"]
+    kind: Literal["lockdown", "approve", "close", "again"]
     tenant: str
     person: str
     scope: Scope = Scope.FULL
@@ -83,7 +83,7 @@ class Command(Word):
     """A human's order to the running system (portcullis.commands, D30)."""
 
     id: str
-    kind: Literal["release", "redrive", "drop", "reset_brake"]
+    kind: Literal["release", "redrive", "drop", "reset_brake", "link"]
     tenant: str
     person: str = ""
     actor: str

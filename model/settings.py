@@ -166,6 +166,10 @@ class SafetySettings(Section):
     transfer_hold_s: float = Field(default=7 * 86400, ge=0)
     #: A piece of work that takes longer leaves its batch and goes on by the schedule (D24).
     batch_patience_s: float = Field(default=20, gt=0)
+    #: The first retry of a temporary failure comes after about so long, doubling up to the longest; after `give_up_s` provisioning parks.
+    retry_first_s: float = Field(default=2, gt=0)
+    retry_longest_s: float = Field(default=900, gt=0)
+    give_up_s: float = Field(default=86400, gt=0)
     brakes: BrakeSettings = BrakeSettings()
 
 
