@@ -22,7 +22,7 @@ from model.person import Account, Desired, Link, Person, PersonStatus
 PERMISSIONS = {
     Capability.DEACTIVATE: "okta.users.manage",
     Capability.ACTIVATE: "okta.users.manage",
-    Capability.END_SESSIONS: "okta.sessions.manage",
+    Capability.END_SESSIONS: "okta.users.manage",
 }
 _NO_PERMISSION = "E0000006"
 _CLOSED = frozenset({PersonStatus.SUSPENDED, PersonStatus.DEPROVISIONED, PersonStatus.ABSENT})
