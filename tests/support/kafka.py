@@ -69,15 +69,15 @@ def free_port() -> int:
         return port
 
 
-def properties(port: int, controller_port: int, log_dir: str, host: str = "127.0.0.1") -> dict[str, str]:
-    """server.properties of a single node that plays broker and controller."""
+def properties(port: int, controller_port: int, log_dir: str, *, host: str = "127.0.0.1", advertised: int | None = None) -> dict[str, str]:
+    """server.properties of a single node that plays broker and controller. `advertised` is the port that clients are told."""
     return {
         "process.roles": "broker,controller",
         "node.id": "1",
         "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
         "controller.listener.names": "CONTROLLER",
         "listeners": f"PLAINTEXT://{host}:{port},CONTROLLER://127.0.0.1:{controller_port}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{advertised or port}",
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "log.dirs": log_dir,
         # Topics are made on purpose, by the topic map; a mistyped name must fail.
@@ -110,12 +110,14 @@ def properties(port: int, controller_port: int, log_dir: str, host: str = "127.0
 class Broker:
     """One broker on `folder`. Blocking; in asynchronous tests call `start`, `stop` and `restart` through `asyncio.to_thread`.
 
-    The ports are kept over `kill` and `restart`, and so is the data. `tied` brokers end with this process.
+    The ports are kept over `kill` and `restart`, and so is the data. `tied` brokers end with this process. With `advertised`, clients
+    are sent to that port after their first question: where a fault proxy stands in front.
     """
 
-    def __init__(self, folder: Path, port: int | None = None, *, tied: bool = True) -> None:
+    def __init__(self, folder: Path, port: int | None = None, *, advertised: int | None = None, tied: bool = True) -> None:
         self.folder = folder
         self.port = port or free_port()
+        self._advertised = advertised
         self._controller_port = free_port()
         self._tied = tied
         self._java = find_java()
@@ -208,7 +210,7 @@ class Broker:
     def _configure(self) -> None:
         data = self.folder / "data"
         self.folder.mkdir(parents=True, exist_ok=True)
-        lines = properties(self.port, self._controller_port, str(data))
+        lines = properties(self.port, self._controller_port, str(data), advertised=self._advertised)
         self._properties.write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
         if (data / "meta.properties").exists():
             return
