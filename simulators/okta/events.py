@@ -108,8 +108,10 @@ class Writer:
         debug: Mapping[str, Any] | None = None,
         legacy: str | None = None,
         system: bool = False,
+        late_s: float = 0.0,
     ) -> str:
-        """Persists one event now and gives its uuid. `system` marks work of a job, not of a request."""
+        """Persists one event now and gives its uuid. `system` marks work of a job, not of a request; `late_s` is how long ago it
+        happened, since Okta commits some events late."""
         constant = KINDS[kind]
         id_ = str(uuid.UUID(int=self.rng.getrandbits(128), version=4))
         event = {
@@ -120,7 +122,7 @@ class Writer:
             "displayMessage": constant.message,
             "eventType": kind,
             "outcome": {"result": outcome[0], "reason": outcome[1]},
-            "published": stamp(self.clock()),
+            "published": stamp(self.clock() - late_s),
             "securityContext": {"asNumber": None, "asOrg": None, "isp": None, "domain": None, "isProxy": None},
             "severity": constant.severity,
             "debugContext": {"debugData": {"requestUri": by.uri, "url": f"{by.uri}?", **(debug or {})}},

@@ -52,7 +52,7 @@ class OktaSimulator(Simulator):
         *,
         tenant: str = "default",
         lag: float = 0.5,
-        rate: int = 120,
+        rate: int = buckets.LOGS_A_MINUTE,
         clock: Clock = time.time,
         latency_s: float = 0.0,
         rng: random.Random | None = None,
