@@ -29,6 +29,9 @@ class Room:
     def settle(self) -> None:
         """Called before each request and each look at the state: what was due has happened."""
 
+    async def close(self) -> None:
+        """The server has stopped: what still runs in the background comes to its end."""
+
     def admin(self, request: web.Request) -> User:
         """Who acts, if they may manage the enterprise. Raises Refusal (403)."""
         actor = request[ACTOR]

@@ -102,6 +102,11 @@ class BoxSimulator(Simulator):
         for one in self.rooms:
             one.settle()
 
+    async def stop(self) -> None:
+        await super().stop()
+        for one in self.rooms:
+            await one.close()
+
     def state(self) -> dict[str, Any]:
         self.settle()
         store = self.store
@@ -113,7 +118,7 @@ class BoxSimulator(Simulator):
             "collaborations": {grant.id: grant.shown(truth=True) for grant in store.collaborations.values()},
             "sessions": {user.id: _sessions(user) for user in store.users.values()},
             "email_aliases": {user.id: user.aliases for user in store.users.values() if user.aliases},
-            "transfers": store.transfers,
+            "transfers": {entry["folder"]: entry for entry in store.transfers},
         }
 
     def _folder_state(self, folder: Folder) -> dict[str, Any]:

@@ -31,6 +31,9 @@ class TransferRoom(Room):
     def routes(self) -> Sequence[web.AbstractRouteDef]:
         return [web.put("/2.0/users/{user_id}/folders/0", self.transfer)]
 
+    async def close(self) -> None:
+        await asyncio.gather(*self._background)
+
     async def transfer(self, request: web.Request) -> web.Response:
         actor, values = self.admin(request), wire.query(request, "fields", "notify")
         wire.truth(values, "notify", True)

@@ -284,7 +284,7 @@ async def test_content_goes_into_a_new_folder_of_the_heir(desk: Desk) -> None:
     assert (state["folders"][own]["parent"]["id"], state["folders"][own]["owned_by"]["id"]) == (made["id"], boss)
     assert state["folders"][inner]["owned_by"]["id"] == boss
     assert list(state["collaborations"]) == [shared]  # bob keeps his grant, the owner's own is meaningless
-    assert state["transfers"][0]["state"] == "done"
+    assert state["transfers"][made["id"]]["state"] == "done"
     assert desk.last_call() == (200, True)
     await desk.ok("GET", f"/folders/{own}", as_user=bob)
     await desk.ok("DELETE", f"/users/{ann}", status=204)
@@ -313,7 +313,7 @@ async def test_who_may_not_give_or_take(desk: Desk) -> None:
     assert await desk.error("PUT", f"/users/{ann}/folders/0", {"owned_by": {"id": boss}, "force": True}) == (400, "bad_request")
     assert await desk.error("PUT", f"/users/{ann}/folders/{own}", {"owned_by": {"id": boss}}) == ABSENT
     assert desk.box.state()["folders"][own]["owned_by"]["id"] == ann
-    assert desk.box.state()["transfers"] == []
+    assert desk.box.state()["transfers"] == {}
 
 
 async def test_a_long_transfer_is_answered_before_it_ends_and_hides_the_content(desk: Desk) -> None:
@@ -323,11 +323,11 @@ async def test_a_long_transfer_is_answered_before_it_ends_and_hides_the_content(
     desk.box.transfer_s, desk.box.transfer_answer_s = 1.0, 0.05
     made = await desk.ok("PUT", f"/users/{ann}/folders/0", {"owned_by": {"id": boss}})
     assert made["item_collection"]["total_count"] == 0
-    assert desk.box.state()["transfers"][0]["state"] == "running"
+    assert desk.box.state()["transfers"][made["id"]]["state"] == "running"
     assert await desk.error("GET", f"/folders/{own}", as_user=bob) == ABSENT
     assert await desk.error("PUT", f"/users/{ann}/folders/0", {"owned_by": {"id": boss}}) == (409, "operation_blocked_temporary")
     for _ in range(200):
-        if desk.box.state()["transfers"][0]["state"] == "done":
+        if desk.box.state()["transfers"][made["id"]]["state"] == "done":
             break
         await asyncio.sleep(0.02)
     assert desk.box.state()["folders"][own]["owned_by"]["id"] == boss
