@@ -116,11 +116,14 @@ class LatchKeeper(Holds):
     def __init__(self, state: State, index: HoldIndex, publisher: Publisher, clock: Clock) -> None:
         super().__init__(state, index)
         self._state, self._publisher, self._clock = state, publisher, clock
+        self._turns: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def keep(self, tenant: str, person: str, change: Callable[[Latch], Latch]) -> Latch:
-        """Read, change, write (a person's work is one at a time)."""
-        latch = change(self.latch(tenant, person))
-        await self._state.write(f"{tenant}:{person}", latch.to_bytes())
+        """Read, change, write, one at a time a person (an incident is told while its Hold is written)."""
+        key = f"{tenant}:{person}"
+        async with self._turns[key]:
+            latch = change(self.latch(tenant, person))
+            await self._state.write(key, latch.to_bytes())
         return latch
 
     async def write(self, hold: Hold) -> None:
@@ -187,6 +190,9 @@ class KafkaJournal:
         """Intents of this lane for that person that nobody has closed."""
         prefix = f"{self._lane}:{tenant}:{person}:"
         return [Action.from_bytes(value) for key, value in list(self._intents.values.items()) if key.startswith(prefix)]
+
+    def all_open(self) -> list[Action]:
+        return [Action.from_bytes(value) for key, value in list(self._intents.values.items()) if key.startswith(f"{self._lane}:")]
 
     def people_with_open(self) -> set[tuple[str, str]]:
         rows = [key.split(":") for key in self._intents.values if key.startswith(f"{self._lane}:")]

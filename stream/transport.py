@@ -244,8 +244,9 @@ class BatchConsumer(Consumer):
 
     def _batch_message(self, tp: TP, records: list[Any], generation: int) -> ConsumerMessage:
         last = records[-1]
+        value: Any = records
         return ConsumerMessage(
-            tp.topic, tp.partition, last.offset, last.timestamp / 1000.0, last.timestamp_type, None, None, records,  # type: ignore[arg-type] None, 0, 0, tp,
+            tp.topic, tp.partition, last.offset, last.timestamp / 1000.0, last.timestamp_type, None, None, value, None, 0, 0, tp,
             generation_id=generation,
         )  # fmt: skip
 

@@ -228,5 +228,12 @@ class Chains:
             await asyncio.wait([before])
         return await work()
 
+    async def cancel(self) -> None:
+        """Cancels and awaits all that is left."""
+        tasks = list(self._last.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
     def __len__(self) -> int:
         return len(self._last)

@@ -1,0 +1,261 @@
+"""What both lanes share: a batch becomes one piece of work a person, persons run at once, one person's work in order.
+
+A slow person must not hold a batch for long: past `patience_s` the call is cancelled and the work goes on by the schedule (D24).
+`step` of each lane turns every outcome into one of: done, later (schedule), parked with the original bytes, told to a human.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+from faust.types import TP
+from pydantic import ValidationError
+
+from handlers.contract import Clock, Lane
+from model.change import Action
+from model.decision import Severity
+from model.errors import FaultError, Fenced, TemporaryError
+from model.event import digest
+from model.records import Command, Knock, Notice, Order
+from model.settings import Settings
+from stream import topics
+from stream.books import KafkaJournal
+from stream.broker import Broker, Publisher
+from stream.schedule import Due, RetryPolicy, Schedule
+from stream.state import Follower, State
+from stream.topics import Topic
+from stream.worker import Chains, Records, Worker
+
+log = logging.getLogger(__name__)
+
+Item = Order | Knock | Command
+
+
+class LaneRole:
+    """A worker, its schedule, its journal and its state. Subclasses say what a person's work is."""
+
+    lane: Lane
+    group: str
+    work_topic: Topic
+    work_model: type[Order] | type[Knock]
+
+    def __init__(self, broker: Broker, settings: Settings, clock: Clock) -> None:
+        self._broker, self._settings, self._clock = broker, settings, clock
+        self.publisher = Publisher(broker)
+        self.intents = State(broker, self.publisher, topics.INTENTS)
+        self.chains = Chains()
+        self.due = State(broker, self.publisher, topics.DUE, lambda key, value: self.schedule.changed(key, value))
+        self.worker = Worker(broker, self.group, [self.work_topic, topics.COMMANDS], self, settings.kafka.session_timeout_s)
+        self.schedule = Schedule(self.due, self.lane, self.worker.owns, self.chains, self._fire, clock)
+        self.journal = KafkaJournal(self.publisher, self.intents, self.lane, clock)
+        self.retries = RetryPolicy(settings.safety)
+        self.patience_s = settings.safety.batch_patience_s
+        self._ticking: asyncio.Task[None] | None = None
+
+    # --- to be said by each lane ----------------------------------------------------------------------------------------
+
+    def followers(self) -> Sequence[Follower]:
+        """State of this lane beside intents and due work."""
+        raise NotImplementedError  # pragma: no cover - abstract
+
+    async def work(self, tenant: str, person: str, items: Sequence[Item]) -> None:
+        raise NotImplementedError  # pragma: no cover - abstract
+
+    async def later(self, due: Due) -> None:
+        raise NotImplementedError  # pragma: no cover - abstract
+
+    async def outlived(self, tenant: str, person: str, items: Sequence[Item]) -> None:
+        """The work took longer than a batch may: its call was cancelled; put it on the schedule."""
+        raise NotImplementedError  # pragma: no cover - abstract
+
+    async def resume(self, action: Action) -> None:
+        raise NotImplementedError  # pragma: no cover - abstract
+
+    # --- life -------------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        await self.publisher.start()
+        for follower in (self.intents, self.due, *self.followers()):
+            await follower.start()
+        self._ticking = asyncio.create_task(self.schedule.run_forever(), name=f"{self.lane} schedule")
+        await self.worker.start()
+
+    async def stop(self) -> None:
+        await self.worker.stop()
+        if self._ticking is not None:
+            self._ticking.cancel()
+            await asyncio.gather(self._ticking, return_exceptions=True)
+        await self.chains.cancel()
+        for follower in (*self.followers(), self.due, self.intents):
+            await follower.stop()
+        await self.publisher.stop()
+
+    async def failed(self) -> None:
+        watching = asyncio.create_task(self.worker.failed())
+        try:
+            while not watching.done():
+                await asyncio.wait([watching], timeout=1.0)
+                if self.schedule.failure is not None:
+                    raise FaultError(f"{self.lane}: {self.schedule.failure!r}") from self.schedule.failure
+                for follower in (self.intents, self.due, *self.followers()):
+                    if follower.dead is not None:
+                        raise FaultError(f"{self.lane}: a follower died: {follower.dead!r}") from follower.dead
+            watching.result()
+        finally:
+            watching.cancel()
+
+    async def lag(self) -> int:
+        return await self.worker.lag() + len(self.chains)
+
+    def due_before(self, seconds: float) -> int:
+        return self.schedule.due_before(seconds)
+
+    # --- batches ----------------------------------------------------------------------------------------------------------
+
+    async def assigned(self, partitions: set[TP]) -> None:
+        """A new owner knows all that the last one wrote, closes what it left open, and follows the schedule from its beginning."""
+        for follower in (self.intents, self.due, *self.followers()):
+            await follower.caught_up()
+        owned = {tp.partition for tp in partitions}
+        for tenant, person in self.journal.people_with_open():
+            if topics.partition_of(topics.person_key(tenant, person), self._broker.partitions) in owned:
+                self.chains.add((tenant, person), partial(self._resume, tenant, person))
+        self.schedule.rescan()
+
+    async def begin(self, tp: TP, records: Records) -> Awaitable[Any]:
+        people: dict[bytes, list[Item]] = {}
+        for record in records:
+            item = await self._read(tp, record)
+            if item is not None:
+                people.setdefault(record.key or b"", []).append(item)
+        tasks = []
+        for key, items in people.items():
+            tenant, person = topics.split_person_key(key)
+            tasks.append(self.chains.add((tenant, person), partial(self._patiently, tenant, person, items)))
+        return asyncio.gather(*tasks)
+
+    async def _read(self, tp: TP, record: Any) -> Item | None:
+        model = Command if tp.topic == topics.COMMANDS.name else self.work_model
+        try:
+            item: Item = model.from_bytes(record.value or b"")
+        except ValidationError as error:
+            await self._poison(tp, record, error)
+            return None
+        return item
+
+    async def _poison(self, tp: TP, record: Any, error: ValidationError) -> None:
+        """Bytes on our own topic that are none of our words: kept whole, told, never dropped (P3)."""
+        tenant, person = topics.split_person_key(record.key or b"")
+        slot = f"poison.{tp.topic}.{tp.partition}.{record.offset}"
+        await self.park(tenant, person, slot, f"{error.error_count()} errors in a record of {tp.topic}", "unreadable", record.value or b"")
+
+    async def _patiently(self, tenant: str, person: str, items: Sequence[Item]) -> None:
+        try:
+            async with asyncio.timeout(self.patience_s):
+                await self._close_open(tenant, person)
+                await self.work(tenant, person, items)
+        except TimeoutError:
+            await self.outlived(tenant, person, items)
+
+    async def _fire(self, due: Due) -> None:
+        """Scheduled work has the same fence and the same patience as a batch."""
+        try:
+            async with asyncio.timeout(max(self.patience_s * 3, 60.0)):
+                await self._close_open(due.tenant, due.person)
+                await self.later(due)
+        except TimeoutError:
+            await self.again(due, "took too long", "timeout", None)
+        except Fenced as error:
+            log.warning("%s", error)
+
+    async def _resume(self, tenant: str, person: str) -> None:
+        try:
+            await self._close_open(tenant, person)
+        except Fenced as error:
+            log.warning("%s", error)
+
+    async def _close_open(self, tenant: str, person: str) -> None:
+        """Intents that a crash or a cancelled call left open are closed by reading back (E1); what cannot be read now stays open."""
+        for action in self.journal.open(tenant, person):
+            try:
+                await self.resume(action)
+            except TemporaryError as error:
+                log.info("intent %s stays open: %s", action.intent, error)
+
+    # --- later ------------------------------------------------------------------------------------------------------------
+
+    async def again(self, due: Due, reason: str, code: str, delay: float | None) -> Due:
+        """The same entry once more, later."""
+        attempts = due.attempts + 1
+        wait = self.retries.delay(attempts, delay)
+        new = due.model_copy(
+            update={"kind": "retry", "due": self._in(wait), "attempts": attempts, "reason": reason[:500], "code": code},
+        )
+        await self.schedule.put(new)
+        return new
+
+    async def park(self, tenant: str, person: str, slot: str, reason: str, code: str, payload: bytes, **more: Any) -> None:
+        """Waits for a human, with the original bytes, the reason and the attempts (P3)."""
+        now = self._clock.now()
+        known = self.schedule.get(tenant, person, slot)
+        text = payload.decode("utf-8", "backslashreplace")
+        due = Due(
+            lane=self.lane, tenant=tenant, person=person, slot=slot, kind="parked", due=now, since=known.since if known else now,
+            attempts=(known.attempts if known else 0) + 1, reason=reason[:500], code=code, payload=text, **more,
+        )  # fmt: skip
+        if known is not None and known.kind == "parked" and (known.code, known.payload) == (code, text):
+            return
+        await self.schedule.put(due)
+        await self.tell(
+            tenant, "parked", f"{slot}: {reason}", person=person, target=slot, severity=Severity.HIGH,
+            remedy=f"mend the cause, then: portcullis parked redrive '{due.key}' --actor YOU --reason WHY", facts={"code": code},
+        )  # fmt: skip
+
+    async def tell(
+        self,
+        tenant: str,
+        topic: Any,
+        text: str,
+        *,
+        person: str = "",
+        target: str | None = None,
+        incident: str | None = None,
+        severity: Severity = Severity.MEDIUM,
+        remedy: str = "",
+        facts: dict[str, Any] | None = None,
+    ) -> None:
+        """A notice into the audit topic: a human reads it in Slack or asks for it in SQL."""
+        now = self._clock.now()
+        notice = Notice(
+            id=digest("notice", tenant, person, topic, text, now.isoformat()), tenant=tenant, at=now, topic=topic, severity=severity,
+            person=person or None, target=target, incident=incident, text=text[:1000], remedy=remedy, facts=facts or {},
+        )  # fmt: skip
+        await self.publisher.send(topics.OUTCOMES, topics.person_key(tenant, person), notice.to_bytes())
+
+    async def take_command(self, command: Command) -> None:
+        await self.tell(
+            command.tenant, "command", f"{command.kind} by {command.actor}: {command.reason}", person=command.person,
+            severity=Severity.LOW, facts={"command": command.id, "args": command.args},
+        )  # fmt: skip
+
+    def _in(self, seconds: float) -> datetime:
+        return self._clock.now() + timedelta(seconds=seconds)
+
+    async def redrive_or_drop(self, command: Command) -> None:
+        """`parked redrive` makes the entry due now; `parked drop` forgets it. What was superseded is not there any more."""
+        slot = str(command.args.get("slot", ""))
+        due = self.schedule.get(command.tenant, command.person, slot)
+        if due is None or command.args.get("lane") != self.lane:
+            return
+        await self.take_command(command)
+        if command.kind == "drop":
+            await self.schedule.drop(command.tenant, command.person, slot)
+        else:
+            await self.schedule.put(
+                due.model_copy(update={"kind": "retry", "due": self._clock.now(), "attempts": 0, "since": self._clock.now()})
+            )

@@ -1,0 +1,419 @@
+"""The lockdown lane: orders become Holds and closed accounts, at once; commands release them.
+
+An order is acted on once: its event's uuid is remembered with the person (S3), so that neither a redelivery nor a repeat in the log
+locks again after a release. A Hold is durable before the first call. What was partial is tried again by the schedule, and each
+lockdown is read back some time later (N12): the last word is this lane's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from handlers.containment import ContainmentResult, DriftResult, TargetResult
+from handlers.contract import Clock
+from handlers.lockdown import Lockdown
+from model.change import Action
+from model.decision import Moment, Scope, Severity
+from model.errors import Fenced, PortcullisError, TemporaryError
+from model.event import digest
+from model.person import Hold, HoldState
+from model.records import Command, Decision, IncidentChanged, Knock, Order
+from model.settings import Settings
+from stream import topics
+from stream.books import HoldIndex, Latch, LatchKeeper
+from stream.broker import Broker
+from stream.lane import Item, LaneRole
+from stream.schedule import Due
+from stream.state import Follower, State
+
+CONTAIN, CLOSE, READ_BACK, RELEASE = "contain", "close", "read_back", "release"
+#: A second read-back follows the first after so many times its delay.
+READ_BACKS = (1.0, 5.0)
+
+
+class LockdownRole(LaneRole):
+    lane = "lockdown"
+    group = "portcullis-lockdown"
+    work_topic = topics.THREATS
+    work_model = Order
+
+    def __init__(self, broker: Broker, settings: Settings, clock: Clock) -> None:
+        super().__init__(broker, settings, clock)
+        index = HoldIndex()
+        self._latches = State(broker, self.publisher, topics.HOLDS, index.changed)
+        self.keeper = LatchKeeper(self._latches, index, self.publisher, clock)
+        self.more: list[Follower] = []
+        self.engine: Lockdown | None = None
+
+    @property
+    def _engine(self) -> Lockdown:
+        assert self.engine is not None, "the engine is set before the lane starts"
+        return self.engine
+
+    def followers(self) -> Sequence[Follower]:
+        return [self._latches, *self.more]
+
+    async def work(self, tenant: str, person: str, items: Sequence[Item]) -> None:
+        for item in items:
+            if isinstance(item, Order):
+                await self._order(item)
+            elif isinstance(item, Command):
+                await self._command(item)
+
+    async def outlived(self, tenant: str, person: str, items: Sequence[Item]) -> None:
+        """Containment goes on by the schedule, no sooner than a call's own timeout (D24)."""
+        for item in items:
+            if isinstance(item, Order) and not self.keeper.latch(tenant, person).has_handled(self._mark(item)):
+                slot = CLOSE if item.kind == "close" else CONTAIN
+                due = self._due(item, slot, delay=self._call_timeout())
+                await self.schedule.put(due.model_copy(update={"reason": "took longer than a batch may", "code": "timeout"}))
+
+    async def resume(self, action: Action) -> None:
+        await self._engine.resume(action)
+
+    def _call_timeout(self) -> float:
+        return max((target.timeout_s for target in self._settings.targets.values()), default=15.0)
+
+    @staticmethod
+    def _mark(order: Order) -> str:
+        return f"{order.kind}:{order.event.uuid}"
+
+    # --- orders -----------------------------------------------------------------------------------------------------------
+
+    async def _order(self, order: Order) -> None:
+        latch = self.keeper.latch(order.tenant, order.person)
+        if order.kind == "again":
+            await self._contain_again(order, latch)
+        elif latch.has_handled(self._mark(order)) or _released_for(latch, order):
+            return
+        elif order.kind == "close":
+            await self._close(order)
+        elif order.kind == "approve":
+            await self._pend(order)
+        else:
+            await self._lock(order, latch)
+
+    async def _lock(self, order: Order, latch: Latch) -> None:
+        standing = latch.open_holds[0] if latch.open_holds else None
+        incident = standing.incident if standing else digest("incident", order.tenant, order.person, order.event.uuid)
+        hold = None
+        if order.scope is Scope.FULL:
+            hold = standing or Hold(
+                id=digest("hold", incident), tenant=order.tenant, person=order.person, incident=incident, since=self._clock.now(),
+                reason=order.decisions[0].title if order.decisions else "",
+            )  # fmt: skip
+        opened, result = await asyncio.gather(
+            self._tell_incident(order, incident, "open", None), self._engine.contain(order, hold, incident), return_exceptions=True
+        )
+        for outcome in (result, opened):
+            if isinstance(outcome, BaseException):
+                raise outcome
+        assert isinstance(result, ContainmentResult)
+        await self._settle(self._due(order, CONTAIN, incident=incident), order, result)
+
+    async def _contain_again(self, order: Order, latch: Latch) -> None:
+        for hold in latch.open_holds:
+            result = await self._engine.contain(order, hold, hold.incident)
+            await self._settle(self._due(order, CONTAIN, incident=hold.incident), order, result)
+
+    async def _pend(self, order: Order) -> None:
+        """Stored and told; executes nothing until approvals exist (D17)."""
+        incident = digest("incident", order.tenant, order.person, order.event.uuid)
+        await self._tell_incident(order, incident, "pending_approval", None)
+        await self._handled(order)
+
+    async def _settle(self, due: Due, order: Order, result: ContainmentResult) -> None:
+        """A containment's result becomes the incident's state, and what is left goes on the schedule."""
+        incident = due.incident or ""
+        if result.code == "fenced":
+            raise Fenced(result.reason)
+        if result.state == "superseded":
+            await self.schedule.drop(due.tenant, due.person, due.slot)
+            return
+        await self._tell_incident(order, incident, "contained" if result.state == "contained" else "partial", result)
+        if result.page or result.state in ("refused", "failed"):
+            await self._page(order, incident, result)
+        await self._plan_rest(due, result)
+        await self._handled(order)
+
+    async def _plan_rest(self, due: Due, result: ContainmentResult) -> None:
+        hold = result.hold.id if result.hold is not None else None
+        if result.retry:
+            due = due.model_copy(update={"only": tuple(sorted(result.retry)), "hold": hold})
+            await self.again(due, result.reason, result.code, result.delay)
+        else:
+            await self.schedule.drop(due.tenant, due.person, due.slot)
+        if hold is not None and result.state != "refused" and self.schedule.get(due.tenant, due.person, READ_BACK) is None:
+            await self._plan_read_back(due.tenant, due.person, hold, due.incident, 0, ())
+
+    async def _plan_read_back(self, tenant: str, person: str, hold: str, incident: str | None, number: int, closed: Sequence[str]) -> None:
+        now, wait = self._clock.now(), self._settings.safety.read_back_after_s * READ_BACKS[number]
+        await self.schedule.put(
+            Due(
+                lane=self.lane,
+                tenant=tenant,
+                person=person,
+                slot=READ_BACK,
+                kind="read_back",
+                due=self._in(wait),
+                since=now,
+                attempts=number,
+                hold=hold,
+                incident=incident,
+                only=tuple(closed),
+            )
+        )
+
+    async def _close(self, order: Order) -> None:
+        """The closing half of a leave (D33)."""
+        due = self._due(order, CLOSE)
+        try:
+            result = await self._engine.close(order)
+        except TemporaryError as error:
+            await self.again(due, str(error), type(error).__name__, error.delay)
+            return
+        await self._settle_close(due, order, result)
+
+    async def _settle_close(self, due: Due, order: Order, result: ContainmentResult) -> None:
+        if result.code == "fenced":
+            raise Fenced(result.reason)
+        if result.retry:
+            await self.again(due.model_copy(update={"only": tuple(sorted(result.retry))}), result.reason, result.code, result.delay)
+        else:
+            await self.schedule.drop(due.tenant, due.person, due.slot)
+        if result.page or result.state == "refused":
+            await self._page(order, None, result)
+        await self._handled(order)
+
+    async def _handled(self, order: Order) -> None:
+        now = self._clock.now()
+        await self.keeper.keep(order.tenant, order.person, lambda latch: latch.with_handled(self._mark(order), now))
+
+    # --- incidents --------------------------------------------------------------------------------------------------------
+
+    async def _tell_incident(self, order: Order, incident: str, state: Any, result: ContainmentResult | None) -> None:
+        now = self._clock.now()
+        before = self.keeper.latch(order.tenant, order.person).incident(incident)
+        targets = dict(before.targets) if before else {}
+        if result is not None:
+            targets |= {one.target: _told(one) for one in result.targets}
+            if state == "partial" and all(told["state"] in ("closed", "nothing", "left", "planned") for told in targets.values()):
+                state = "contained"
+        ended = [told["answered"] for told in targets.values() if told.get("answered")]
+        record = IncidentChanged(
+            id=digest("incident", incident, state, now.isoformat()),
+            tenant=order.tenant,
+            at=now,
+            incident=incident,
+            person=order.person,
+            state=state,
+            title=_title(order.decisions, before),
+            severity=_severity(order.decisions, before),
+            event=before.event if before and before.event else order.event,
+            decisions=_merged(before.decisions if before else (), order.decisions),
+            opened=before.opened if before else now,
+            contained=max(ended) if state == "contained" and ended else None,
+            targets=targets,
+        )
+        await asyncio.gather(
+            self.keeper.keep(order.tenant, order.person, lambda latch: latch.with_incident(record)),
+            self.publisher.send(topics.OUTCOMES, topics.person_key(order.tenant, order.person), record.to_bytes()),
+        )
+
+    async def _restate(self, tenant: str, person: str, incident: str, state: Any, **news: Any) -> None:
+        """An incident's next state without a new order."""
+        before = self.keeper.latch(tenant, person).incident(incident)
+        if before is None:
+            return
+        now = self._clock.now()
+        record = before.model_copy(update={"id": digest("incident", incident, state, now.isoformat()), "at": now, "state": state, **news})
+        await self.keeper.keep(tenant, person, lambda latch: latch.with_incident(record))
+        await self.publisher.send(topics.OUTCOMES, topics.person_key(tenant, person), record.to_bytes())
+
+    async def _page(self, order: Order, incident: str | None, result: ContainmentResult) -> None:
+        await self.tell(
+            order.tenant, "page", f"{order.kind} of {order.person}: {result.state}: {result.reason or result.code}", person=order.person,
+            incident=incident, severity=Severity.CRITICAL, remedy="close the account by hand where it must be closed",
+            facts={"code": result.code, "targets": {one.target: one.state for one in result.targets}},
+        )  # fmt: skip
+
+    # --- the schedule -----------------------------------------------------------------------------------------------------
+
+    def _due(self, order: Order, slot: str, *, incident: str | None = None, delay: float = 0.0) -> Due:
+        known = self.schedule.get(order.tenant, order.person, slot)
+        now = self._clock.now()
+        return Due(
+            lane=self.lane, tenant=order.tenant, person=order.person, slot=slot, kind="retry", due=self._in(delay),
+            since=known.since if known else now, attempts=known.attempts if known else 0, incident=incident,
+            event_uuid=order.event.uuid, payload=order.model_dump_json(),
+        )  # fmt: skip
+
+    async def later(self, due: Due) -> None:
+        if due.slot == READ_BACK:
+            await self._read_back(due)
+        elif due.slot == RELEASE:
+            await self._release_again(due)
+        elif due.slot == CLOSE:
+            await self._close_again(due)
+        elif due.slot == CONTAIN:
+            await self._contain_later(due)
+        else:
+            await self._reread(due)
+
+    async def _reread(self, due: Due) -> None:
+        """A redriven record that could not be read: read once more, by what we know today."""
+        await self.schedule.drop(due.tenant, due.person, due.slot)
+        try:
+            item: Item = Order.from_bytes(due.payload.encode())
+        except ValueError:
+            await self.park(due.tenant, due.person, due.slot, "still unreadable", "unreadable", due.payload.encode())
+            return
+        await self.work(due.tenant, due.person, [item])
+
+    async def _contain_later(self, due: Due) -> None:
+        order: Order = Order.from_bytes(due.payload.encode())
+        if due.incident is None:  # it outlived its batch before it had an incident
+            await self.schedule.drop(due.tenant, due.person, due.slot)
+            await self._order(order)
+            return
+        hold = self._hold(due)
+        result = await self._engine.contain(order, hold, due.incident, only=due.only or None, attempt=due.attempts + 1)
+        await self._settle(due, order, result)
+
+    async def _close_again(self, due: Due) -> None:
+        order: Order = Order.from_bytes(due.payload.encode())
+        try:
+            result = await self._engine.close(order, only=due.only or None, attempt=due.attempts + 1)
+        except TemporaryError as error:
+            await self.again(due, str(error), type(error).__name__, error.delay)
+            return
+        await self._settle_close(due, order, result)
+
+    def _hold(self, due: Due) -> Hold | None:
+        holds = self.keeper.latch(due.tenant, due.person).holds
+        return next((hold for hold in holds if hold.id == due.hold), None)
+
+    async def _read_back(self, due: Due) -> None:
+        hold = self._hold(due)
+        if hold is None or not hold.is_open:
+            await self.schedule.drop(due.tenant, due.person, READ_BACK)
+            return
+        try:
+            drift = await self._engine.read_back(hold, closed_before=due.only)
+        except PortcullisError as error:
+            if isinstance(error, Fenced):
+                raise
+            await self.again(due, str(error), type(error).__name__, getattr(error, "delay", None))
+            return
+        await self._settle_drift(due, hold, drift)
+
+    async def _settle_drift(self, due: Due, hold: Hold, drift: DriftResult) -> None:
+        if drift.page:
+            told = {one.target: one.state for one in drift.targets}
+            await self.tell(
+                hold.tenant, "drift", f"{hold.person} was open again under a Hold: {told}", person=hold.person, incident=hold.incident,
+                severity=Severity.CRITICAL, remedy="find out who or what re-opened the account; it is closed again once", facts=told,
+            )  # fmt: skip
+        number = 0 if drift.retry else due.attempts + 1
+        closed = sorted({*due.only, *drift.closed_again})
+        if drift.retry:
+            await self.again(due.model_copy(update={"only": tuple(closed)}), "could not be read back", "unread", None)
+        elif number < len(READ_BACKS):
+            await self._plan_read_back(hold.tenant, hold.person, hold.id, hold.incident, number, closed)
+        else:
+            await self.schedule.drop(hold.tenant, hold.person, READ_BACK)
+
+    # --- commands ---------------------------------------------------------------------------------------------------------
+
+    async def _command(self, command: Command) -> None:
+        if command.kind in ("redrive", "drop"):
+            await self.redrive_or_drop(command)
+        elif command.kind == "release":
+            await self._release(command)
+
+    async def _release(self, command: Command) -> None:
+        wanted = set(command.args.get("holds", ()))
+        latch = self.keeper.latch(command.tenant, command.person)
+        if latch.has_handled(f"command:{command.id}"):
+            return
+        await self.take_command(command)
+        for hold in latch.open_holds:
+            if hold.id in wanted:
+                result = await self._engine.release(hold, actor=command.actor, reason=command.reason)
+                await self._settle_release(command, hold, result)
+        now = self._clock.now()
+        await self.keeper.keep(command.tenant, command.person, lambda latch: latch.with_handled(f"command:{command.id}", now))
+
+    async def _settle_release(self, command: Command, hold: Hold, result: ContainmentResult, attempts: int = 0) -> None:
+        if result.code == "fenced":
+            raise Fenced(result.reason)
+        if result.retry:
+            due = Due(
+                lane=self.lane, tenant=hold.tenant, person=hold.person, slot=RELEASE, kind="retry", due=self._clock.now(),
+                since=self._clock.now(), attempts=attempts, hold=hold.id, incident=hold.incident, only=tuple(sorted(result.retry)),
+                payload=command.model_dump_json(),
+            )  # fmt: skip
+            await self.again(due, result.reason, result.code, result.delay)
+        else:
+            await self.schedule.drop(hold.tenant, hold.person, RELEASE)
+        await self.schedule.drop(hold.tenant, hold.person, READ_BACK)
+        await self.schedule.drop(hold.tenant, hold.person, CONTAIN)
+        now = self._clock.now()
+        told = {one.target: _told(one) for one in result.targets}
+        before = self.keeper.latch(hold.tenant, hold.person).incident(hold.incident)
+        targets = (before.targets if before else {}) | told
+        await self._restate(hold.tenant, hold.person, hold.incident, "released", closed=now, targets=targets)
+        knock = Knock(
+            id=digest("knock", hold.id, "released"),
+            tenant=hold.tenant,
+            person=hold.person,
+            moment=Moment.MOVE,
+            reason=f"released by {command.actor}",
+        )
+        await self.publisher.send(topics.KNOCKS, topics.person_key(hold.tenant, hold.person), knock.to_bytes())
+
+    async def _release_again(self, due: Due) -> None:
+        command: Command = Command.from_bytes(due.payload.encode())
+        hold = self._hold(due)
+        if hold is None or hold.state is not HoldState.RELEASED:
+            await self.schedule.drop(due.tenant, due.person, RELEASE)
+            return
+        result = await self._engine.release(
+            hold, actor=command.actor, reason=command.reason, only=due.only or None, attempt=due.attempts + 1
+        )
+        await self._settle_release(command, hold, result, due.attempts)
+
+
+def _released_for(latch: Latch, order: Order) -> bool:
+    """A Hold that this very event had caused was released meanwhile: the order is spent."""
+    incident = digest("incident", order.tenant, order.person, order.event.uuid)
+    return any(hold.incident == incident and not hold.is_open for hold in latch.holds)
+
+
+def _told(one: TargetResult) -> dict[str, Any]:
+    """A target's share as the incident shows it (times ISO 8601)."""
+    return {
+        "state": one.state,
+        "account": one.account,
+        "code": one.code,
+        "reason": one.reason,
+        "answered": one.answered.isoformat() if one.answered else None,
+        "observed": one.observed.isoformat() if one.observed else None,
+    }
+
+
+def _merged(before: tuple[Decision, ...], new: tuple[Decision, ...]) -> tuple[Decision, ...]:
+    known = {decision.id for decision in before}
+    return (*before, *(decision for decision in new if decision.id not in known))
+
+
+def _title(decisions: tuple[Decision, ...], before: IncidentChanged | None) -> str:
+    return before.title if before and before.title else (decisions[0].title if decisions else "")
+
+
+def _severity(decisions: tuple[Decision, ...], before: IncidentChanged | None) -> Severity:
+    order = list(Severity)
+    found = [one.severity for one in decisions] + ([before.severity] if before else [])
+    return max(found, key=order.index, default=Severity.HIGH)
