@@ -163,6 +163,7 @@ def check_connector(answer: Answer, dialect: Dialect, delay: float | None) -> No
     """
     status = answer.status
     if status < 300:
+        answer.data()  # a sign-in page with status 200 is nobody's success
         return
     code, text = error_of(answer, dialect)
     if status == 429:
