@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.support import network
 from tests.support.canary import Canaries
@@ -15,12 +16,16 @@ from tests.support.clock import FakeClock
 from tests.support.kafka_fixtures import kafka as kafka
 from tests.support.kafka_fixtures import kafka_broker as kafka_broker
 from tests.support.kafka_fixtures import kafka_server as kafka_server
-from tests.support.missing import missing
+from tests.support.missing import in_ci, missing
 
 ROOT = Path(__file__).parents[1]
 
 #: Variables that would change what the code under test does.
 FOREIGN = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "PYTHONASYNCIODEBUG")
+
+# No deadline: the machine is shared. In CI the same examples every time, so that a red run can be repeated.
+settings.register_profile("portcullis", deadline=None, derandomize=in_ci())
+settings.load_profile("portcullis")
 
 _guard = network.Guard()
 _watch = pytest.StashKey["_Watch"]()
