@@ -203,8 +203,8 @@ def _check(options: SimulationOptions) -> None:
 
 
 def parse_log_option(text: str) -> tuple[str, Path]:
-    """`[TENANT=]FILE`. What stands before the first `=` is a tenant only where it looks like one, so that a path may hold a `=`."""
+    """`[TENANT=]FILE`. A file of that whole name is the file; else what stands before the first `=` is a tenant if it looks like one."""
     name, found, path = text.partition("=")
-    if found and path and name and all(char.isalnum() or char in "-_" for char in name):
+    if not Path(text).exists() and found and path and name and all(char.isalnum() or char in "-_" for char in name):
         return name, Path(path)
     return DEFAULT_TENANT, Path(text)
