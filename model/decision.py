@@ -39,7 +39,8 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One rule that fired on one event for one person (None where nobody, or several, are meant)."""
+    """One rule that fired on one event for one person (None where nobody, or several, are meant). Where a guard lowered the response,
+    `asked` is the rule's own and `why` says which guards."""
 
     rule: str
     rule_version: str
@@ -51,16 +52,20 @@ class Finding:
     downstream: bool = False
     matched: dict[str, Any] = field(default_factory=dict)
     runbook: str = ""
+    asked: Response | None = None
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """All that rules say of one event. `moment` is `threat` where some finding's response is not `alert` (D2)."""
+    """All that rules say of one event. `moment` is `threat` where some finding's response is not `alert` (D2). `shadow` are findings of
+    rules on trial: counted and reported, they ask for nothing and change no moment."""
 
     moment: Moment
     life_moment: Moment
     people: tuple[str, ...]
     findings: tuple[Finding, ...] = ()
+    shadow: tuple[Finding, ...] = ()
 
     @property
     def is_silent(self) -> bool:

@@ -95,7 +95,7 @@ def run_cases(ruleset: RuleSet, lifecycle: Lifecycle) -> Iterator[CaseResult]:
 def _run(case: Case, classifier: Classifier) -> CaseResult:
     findings: list[Finding] = []
     for event in case.events:
-        findings.extend(classifier.verdict(event).findings)
+        findings.extend(classifier.observe(event).findings)
     fired = frozenset(one.rule for one in findings)
     if missing := case.fires - fired:
         return CaseResult(case, fired, f"did not fire: {', '.join(sorted(missing))}")

@@ -1,16 +1,25 @@
 """What rules and the life-cycle table say of one event. The hot path: plain dicts in, no pydantic, no I/O, nothing raised.
 
-For each event type the rules that can match it, and what is left to ask of them, are worked out once and kept.
+For each event type the rules that can match it, and what is left to ask of them, are worked out once and kept. `verdict` knows one event;
+`observe` knows what came before as well: correlations, first-seen, absences, guards.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from model.decision import Finding, Moment, Response, Verdict
+import orjson
+
+from model.decision import Finding, Moment, Response, Severity, Verdict
 from model.event import PersonRule, people
+from rules.correlation.correlator import Correlator
+from rules.correlation.node import Node
+from rules.correlation.observation import Observation, time_of
+from rules.correlation.seen import FirstSeen
 from rules.lifecycle import Lifecycle
+from rules.lower import Guards
 from rules.record import matched
 from rules.rule import Rule
 from rules.ruleset import RuleSet
@@ -18,62 +27,193 @@ from rules.sigma.expression import Check, evidence_of
 
 #: Okta has 1,274 event types; beyond this many, a type's plan is worked out anew each time.
 _MOST_PLANS = 8192
+_CREATED = "user.lifecycle.create"
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One rule, what is left to ask of it for a type, and what its match goes to."""
+
+    check: Check
+    rule: Rule
+    seen: FirstSeen | None
+    learners: tuple[FirstSeen, ...]
+    feeds: tuple[tuple[Node, int], ...]
+
+    @property
+    def is_plain(self) -> bool:
+        """Needs no state: a match is a finding."""
+        return self.rule.emits and self.seen is None and not self.learners and not self.feeds
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
     moment: Moment
     person: PersonRule
-    checks: tuple[tuple[Check, Rule], ...]
+    plain: tuple[_Step, ...]
+    stateful: tuple[_Step, ...]
+    notes: bool
 
 
 class Classifier:
-    """Rules and table, compiled for one tenant's stream or for a file."""
+    """Rules, table and guards of one tenant's stream (or of a file), with the state of its correlations. Not thread-safe."""
 
-    def __init__(self, ruleset: RuleSet, lifecycle: Lifecycle) -> None:
+    def __init__(self, ruleset: RuleSet, lifecycle: Lifecycle, guards: Guards | None = None) -> None:
         self.ruleset = ruleset
         self._lifecycle = lifecycle
+        self._guards = guards
         self._plans: dict[str, _Plan] = {}
+        self.correlator = Correlator(ruleset.rules)
 
     def verdict(self, event: dict[str, Any]) -> Verdict:
-        """Moment, people and findings of one event as `model.event.decode` gives it; knows no earlier event. Never raises."""
+        """Moment, people and findings of one event as `model.event.decode` gives it, without any state: correlations, first-seen and
+        absences say nothing, guards are not asked. Never raises."""
+        plan = self._plan_for(event)
+        found = [finding(step.rule, event) for step in plan.plain if step.check(event)]
+        found += [
+            finding(step.rule, event)
+            for step in plan.stateful
+            if step.rule.emits and step.seen is None and step.rule.section.absence is None and step.check(event)
+        ]
+        return _verdict(plan, people(event, plan.person), found, self.ruleset)
+
+    def observe(self, event: dict[str, Any], received: datetime | None = None) -> Verdict:
+        """As `verdict`, with everything that came before: the findings of correlations that this event completes, or whose windows its
+        time closes, stand with it (D32). `received` is when it came (None: unknown, offline). Never raises."""
+        plan = self._plan_for(event)
+        found: list[Finding] = []
+        seen: Observation | None = None
+        if plan.stateful or plan.notes or self.correlator.waits_for_time:
+            seen = Observation(event, time_of(event, received, self.correlator.clock))
+            found.extend(self.correlator.advance(seen.time, seen))
+        for step in plan.plain:
+            if step.check(event):
+                seen = seen or Observation(event, time_of(event, received, self.correlator.clock))
+                found.append(self._guarded(step.rule, finding(step.rule, event), seen))
+        if seen is not None:
+            found.extend(self._stateful(plan, seen))
+            if plan.notes and self._guards is not None:
+                self._guards.note(seen)
+        return _verdict(plan, people(event, plan.person), found, self.ruleset)
+
+    def tick(self, now: datetime) -> tuple[Finding, ...]:
+        """Findings of windows that end by `now` where no event says so. Only for a log that is read to its end: event time then keeps
+        pace with the clock. Their `matched.events` name the events that began them."""
+        return tuple(self.correlator.advance(now.timestamp()))
+
+    def snapshot(self) -> bytes:
+        """The state of correlations, first-seen and guards, to be kept with the offset that it goes up to."""
+        guards = b"" if self._guards is None else orjson.dumps(self._guards.dump())
+        return len(guards).to_bytes(4, "big") + guards + self.correlator.snapshot()
+
+    def restore(self, snapshot: bytes) -> tuple[str, ...]:
+        """Takes a snapshot's state over, into a classifier that observed nothing yet. Rules that changed since begin anew; their ids come
+        back. Raises ValueError where the bytes are no snapshot."""
+        size = int.from_bytes(snapshot[:4], "big")
+        if len(snapshot) < 4 + size:
+            raise ValueError("no snapshot of a classifier: cut short")
+        if size and self._guards is not None:
+            self._guards.load(orjson.loads(snapshot[4 : 4 + size]))
+        return self.correlator.restore(snapshot[4 + size :])
+
+    def _stateful(self, plan: _Plan, seen: Observation) -> list[Finding]:
+        found: list[Finding] = []
+        learnt: list[FirstSeen] = []
+        for step in plan.stateful:
+            if not step.check(seen.event):
+                continue
+            learnt.extend(step.learners)
+            first = step.seen is None or step.seen.is_new(seen)
+            section = step.rule.section
+            if not first and section.first_seen is not None and section.first_seen.gate:
+                continue
+            if step.rule.emits and section.absence is None:
+                found.append(self._guarded(step.rule, finding(step.rule, seen.event, first and step.seen is not None), seen))
+            if step.feeds:
+                found.extend(self._correlated(step.rule, seen))
+        for one in learnt:
+            one.learn(seen)
+        return found
+
+    def _correlated(self, rule: Rule, seen: Observation) -> list[Finding]:
+        found = self.correlator.feed(rule.match_id, seen)
+        if self._guards is None:
+            return found
+        return [self._guarded(self.ruleset.rules_by_id[one.rule], one, seen) for one in found]
+
+    def _guarded(self, rule: Rule, found: Finding, seen: Observation) -> Finding:
+        return found if self._guards is None else self._guards.lowered(rule, found, seen)
+
+    def _plan_for(self, event: dict[str, Any]) -> _Plan:
         event_type = event.get("eventType")
-        plan = self._plans.get(event_type) if event_type.__class__ is str else None
-        if plan is None:
-            plan = self._plan(event_type if isinstance(event_type, str) else "")
-        found: list[Finding] | None = None
-        for check, rule in plan.checks:
-            if check(event):
-                if found is None:
-                    found = []
-                found.append(finding(rule, event))
-        who = people(event, plan.person)
-        if found is None:
-            return Verdict(plan.moment, plan.moment, who)
-        threat = any(one.response is not Response.ALERT for one in found)
-        return Verdict(Moment.THREAT if threat else plan.moment, plan.moment, who, tuple(found))
+        if not isinstance(event_type, str):
+            event_type = ""
+        plan = self._plans.get(event_type)
+        return self._plan(event_type) if plan is None else plan
 
     def _plan(self, event_type: str) -> _Plan:
         moment, person = self._lifecycle.of(event_type)
-        checks = tuple((check, rule) for rule in self.ruleset if (check := rule.expression.for_type(event_type)) is not None)
-        plan = _Plan(moment, "none" if moment is Moment.GROUP else person, checks)
+        steps = [step for rule in self.ruleset if (step := self._step(rule, event_type)) is not None]
+        plan = _Plan(
+            moment,
+            "none" if moment is Moment.GROUP else person,
+            tuple(step for step in steps if step.is_plain),
+            tuple(step for step in steps if not step.is_plain),
+            notes=self._guards is not None and event_type == _CREATED,
+        )
         if len(self._plans) < _MOST_PLANS:
             self._plans[event_type] = plan
         return plan
 
+    def _step(self, rule: Rule, event_type: str) -> _Step | None:
+        check = None if rule.expression is None else rule.expression.for_type(event_type)
+        if check is None:
+            return None
+        step = _Step(
+            check,
+            rule,
+            self.correlator.seen.get(rule.id),
+            tuple(self.correlator.learners(rule.id)),
+            tuple(self.correlator.feeds(rule.match_id)),
+        )
+        return step if step.rule.emits or step.learners or step.feeds else None
 
-def finding(rule: Rule, event: dict[str, Any]) -> Finding:
-    """The rule's finding on an event that it matches. Nobody, or several where one is meant: person None (D2)."""
+
+def _verdict(plan: _Plan, who: tuple[str, ...], found: list[Finding], ruleset: RuleSet) -> Verdict:
+    if not found:
+        return Verdict(plan.moment, plan.moment, who)
+    shadowed = ruleset.shadowed
+    findings = tuple(one for one in found if one.rule not in shadowed)
+    threat = any(one.response is not Response.ALERT for one in findings)
+    return Verdict(
+        Moment.THREAT if threat else plan.moment,
+        plan.moment,
+        who,
+        findings,
+        tuple(one for one in found if one.rule in shadowed) if shadowed else (),
+    )
+
+
+def finding(rule: Rule, event: dict[str, Any], first: bool = False) -> Finding:
+    """The rule's finding on an event that it matches; `first`: its first-seen values were new. Nobody, or several where one is meant:
+    person None (D2)."""
     who = people(event, rule.person)
     return Finding(
         rule=rule.id,
         rule_version=rule.version,
         title=rule.title,
         response=rule.response,
-        severity=rule.severity,
+        severity=_severity(rule, event, first),
         person=who[0] if len(who) == 1 else None,
         scope=rule.scope,
         downstream=rule.downstream,
-        matched=matched(evidence_of(rule.expression.root, event)),
+        matched=matched(evidence_of(rule.expression.root, event)) if rule.expression is not None else {},
         runbook=rule.runbook,
     )
+
+
+def _severity(rule: Rule, event: dict[str, Any], first: bool) -> Severity:
+    for check, severity in rule.severities:
+        if first if check is None else check(event):
+            return severity
+    return rule.severity

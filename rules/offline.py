@@ -31,7 +31,7 @@ def classify_lines(lines: Iterable[bytes], classifier: Classifier) -> Iterator[d
 
 
 def _classified(number: int, event: dict[str, Any], classifier: Classifier) -> dict[str, Any]:
-    verdict = classifier.verdict(event)
+    verdict = classifier.observe(event)
     row = _row(number, uuid=event["uuid"], event_type=event["eventType"], moment=verdict.moment.value)
     row["people"] = list(verdict.people)
     row["decisions"] = [

@@ -6,44 +6,104 @@ The section is strict: an unknown key or a wrong word refuses the rule. Without 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from model.decision import Response, Scope, Severity
 from model.event import PersonRule
-from rules.sigma.expression import Expression
+from rules.correlation.spec import Spec, seconds_of
+from rules.sigma.expression import Check, Expression
 from rules.sigma.source import Document
 
 #: The guards of default-rules.md that a rule may name; what each means stands in `rules/guards.py`.
 GuardName = Literal["BG", "SVC", "ADM", "HD", "NEWU", "NET", "ACT", "CB", "LOOP", "ORD", "SYNC", "CASE", "RATE", "SIM"]
 
 
-class Section(BaseModel):
+def _span(value: Any) -> Any:
+    return seconds_of(value) if isinstance(value, str) else value
+
+
+def _listed(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+#: `10m` in a file, seconds in the model.
+Span = Annotated[float, BeforeValidator(_span), Field(ge=0)]
+#: One name or a list of names.
+Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class WindowSection(_Part):
+    """How a correlation keeps its windows: events of a group that come up to `grace` late still count; of more than `max_groups` groups the
+    one idle longest is forgotten, of more than `max_events` events of a group the oldest. `min_gap` parts the steps of temporal_ordered."""
+
+    grace: Span = 120.0
+    max_groups: int = Field(default=20_000, ge=1, le=1_000_000)
+    max_events: int | None = Field(default=None, ge=2, le=100_000)
+    min_gap: Span = 0.0
+
+
+class FirstSeenSection(_Part):
+    """The rule holds only where the values of `field` are new for the group `by` within `within`. Values are learnt from the events that
+    the rule itself matches, or from those of the rules in `learn`. `gate: false`: it holds anyway, only `severity.first_seen` asks."""
+
+    field: Names
+    by: Names = ()
+    within: Span
+    learn: Names = ()
+    gate: bool = True
+    max_groups: int = Field(default=50_000, ge=1, le=1_000_000)
+    max_values: int = Field(default=64, ge=1, le=10_000)
+
+
+class AbsenceSection(_Part):
+    """The rule holds where its event is not followed by an event of the rule `expect` for the same group within `within`."""
+
+    expect: str
+    within: Span = Field(gt=0)
+    by: Names
+    grace: Span = 120.0
+    max_groups: int = Field(default=20_000, ge=1, le=1_000_000)
+
+
+class Section(_Part):
     """The `portcullis:` section of a rule file.
 
-    `person` says who is meant where it is not the target User, else the actor User. `downstream` leaves Okta out (D15). `after_approval`
-    is text for the runbook that nothing executes. `outcome: any` says that the rule means every outcome (lint asks). `shadow` counts and reports, and asks for nothing.
+    `person` says who is meant where it is not the target User, else the actor User; `person_from` names the member rule of a correlation
+    whose event says it. `downstream` leaves Okta out (D15). `after_approval` is text for the runbook that nothing executes. `outcome: any`
+    says that the rule means every outcome (lint asks). `severity` gives another severity where a search identifier holds (the first that
+    does; `first_seen` where the values were new). `unless` names rules whose event ends what a temporal_ordered has begun. `shadow` counts and
+    reports, and asks for nothing.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$")
     response: Response = Response.ALERT
     scope: Scope = Scope.SESSIONS
     person: PersonRule = "target-or-actor"
+    person_from: str | None = None
     downstream: bool = False
     shadow: bool = False
     outcome: Literal["tested", "any"] = "tested"
     guards: tuple[GuardName, ...] = ()
+    severity: dict[str, Severity] = {}
+    first_seen: FirstSeenSection | None = None
+    absence: AbsenceSection | None = None
+    unless: Names = ()
+    window: WindowSection = WindowSection()
     runbook: str = ""
     after_approval: str = ""
     basis: str = ""
 
     @model_validator(mode="after")
-    def _lockdown_has_somebody(self) -> Section:
+    def _response_has_somebody(self) -> Section:
         if self.response is not Response.ALERT and self.person == "none":
             raise ValueError(f"response {self.response.value} needs somebody: person is none")
         return self
@@ -51,7 +111,12 @@ class Section(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule, ready to be asked. `id` is the section's, else Sigma's id, else its name; `version` changes with its content."""
+    """One rule, ready to be asked. `id` is the section's, else Sigma's id, else its name; `version` changes with its content and with that
+    of the rules it refers to. `expression` is asked of events, `spec` is a correlation; a rule with `absence` has both.
+
+    `emits` is False for a rule that only serves correlations. `severities` are the section's conditional severities, compiled.
+    `unused` are search identifiers that the condition does not name, `undefined` the placeholders left empty under a `not`.
+    """
 
     id: str
     version: str
@@ -60,15 +125,21 @@ class Rule:
     path: Path
     line: int
     section: Section
-    expression: Expression = field(compare=False)
+    expression: Expression | None = field(default=None, compare=False)
+    spec: Spec | None = None
+    emits: bool = True
+    severities: tuple[tuple[Check | None, Severity], ...] = field(default=(), compare=False)
     name: str | None = None
     sigma_id: str | None = None
     description: str = ""
     status: str = ""
     tags: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
     falsepositives: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     undefined: tuple[str, ...] = ()
+    #: Names as written → ids of the rules referred to.
+    refers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def response(self) -> Response:
@@ -89,6 +160,11 @@ class Rule:
     @property
     def runbook(self) -> str:
         return self.section.runbook
+
+    @property
+    def match_id(self) -> str:
+        """Under what the rule's matching events go to correlations: an absence is reported under the rule's id, its beginning is not."""
+        return f"{self.id}#begun" if self.section.absence is not None else self.id
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -6,7 +6,6 @@ In a selection it would make the rule dead without a word, so it is refused.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -67,6 +66,12 @@ class Compiler:
             raise Refused("a condition must be a text")
         roots = [SigmaCondition(one, self._detections).parse(postprocess=False) for one in self._detections.condition]
         return Expression(disjunction([self._condition(root, True) for root in roots]))
+
+    def named(self, identifier: str) -> Node:
+        """One search identifier alone. Raises Refused where there is none of that name."""
+        if identifier not in self._detections.detections:
+            raise Refused(f"portcullis.severity: {identifier!r} is no search identifier of this rule")
+        return self._named(identifier, True)
 
     def _condition(self, item: Any, positive: bool) -> Node:
         if isinstance(item, ConditionNOT):
@@ -138,7 +143,7 @@ class Compiler:
             self.undefined.add(name)
             return ()
         if isinstance(value, SigmaRegularExpression):
-            return value.replace_placeholders(lambda one: iter(re.escape(text) for text in self._placeholders[one.name]))
+            return value.replace_placeholders(lambda one: iter(self._placeholders[one.name]))
         return value.replace_placeholders(lambda one: iter(SigmaString(text) for text in self._placeholders[one.name]))
 
 
@@ -158,9 +163,7 @@ def _anchor(item: SigmaDetectionItem) -> Anchor:
 
 def _field_leaf(item: SigmaDetectionItem, values: list[SigmaType]) -> Node:
     field = item.field or ""
-    if any(not key for key in field.split(".")):
-        raise Unsupported(f"{field!r} is no field name")
-    read = reader(field)
+    read = _reader(field)
     references = [value for value in values if isinstance(value, SigmaFieldReference)]
     exists = [value for value in values if isinstance(value, SigmaExists)]
     rest = [value for value in values if not isinstance(value, (SigmaFieldReference, SigmaExists))]
@@ -169,6 +172,13 @@ def _field_leaf(item: SigmaDetectionItem, values: list[SigmaType]) -> Node:
     if rest:
         nodes.append(_value_leaf(field, read, rest, _anchor(item)))
     return disjunction(nodes)
+
+
+def _reader(field: str) -> Reader:
+    try:
+        return reader(field)
+    except ValueError as error:
+        raise Unsupported(str(error)) from None
 
 
 def _value_leaf(field: str, read: Reader, values: list[SigmaType], anchor: Anchor) -> Leaf:
@@ -237,7 +247,7 @@ def _exists_leaf(field: str, read: Reader, wanted: bool) -> Leaf:
 
 def _reference_leaf(field: str, read: Reader, reference: SigmaFieldReference) -> Leaf:
     """Some value of one field equals (begins with, ends with, contains) some value of another; null equals nothing."""
-    other = reader(reference.field)
+    other = _reader(reference.field)
     compare = _REFERENCE[(reference.starts_with, reference.ends_with)]
 
     def texts(value: Any) -> list[str]:

@@ -1,12 +1,14 @@
-"""From a field's name to its values in an event: `target.displayName`, `debugContext.debugData.risk.level`, `target.0.id`.
+"""From a field's name to its values in an event: `target.displayName`, `debugContext.debugData.risk.level`, `target[type=User].id`.
 
-Names are Okta's, case included. A list on the way means any of its elements; a text on the way is read as JSON or `{k=v}`.
-Most fields are two or three dicts deep, so these have readers of their own that do nothing else until they meet something else.
+Names are Okta's, case included. A list on the way means any of its elements (`target.0.id` the first, `target[type=User].id` those whose
+type is User: an extension of ours, since targets come in any order); a text on the way is read as JSON or `{k=v}`. Most fields are two or three dicts deep, so these have readers of their own that do nothing else until they meet something else.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
 from rules.sigma.text import DEEPEST, structure_of
@@ -26,11 +28,42 @@ MISSING: Final = _Missing()
 Reader = Callable[[Event], Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Only:
+    """A step of a path that keeps the elements of a list (or the one object) whose key has a value."""
+
+    key: str
+    value: str
+
+
+Key = str | Only
+_STEP = re.compile(r"([^.\[\]]+)((?:\[[^\[\]=]+=[^\[\]]*\])*)(?:\.|$)")
+_FILTER = re.compile(r"\[([^\[\]=]+)=([^\[\]]*)\]")
+
+
+def path_of(field: str) -> tuple[Key, ...]:
+    """The steps of a field's name. Raises ValueError where it is none."""
+    keys: list[Key] = []
+    at = 0
+    while at < len(field):
+        step = _STEP.match(field, at)
+        if step is None:
+            raise ValueError(f"{field!r} is no field name")
+        keys.append(step.group(1))
+        keys.extend(Only(key, value) for key, value in _FILTER.findall(step.group(2)))
+        at = step.end()
+    if not keys or field.endswith("."):
+        raise ValueError(f"{field!r} is no field name")
+    return tuple(keys)
+
+
 def reader(field: str) -> Reader:
-    """A function that reads the field from an event; it never raises."""
-    keys = tuple(field.split("."))
+    """A function that reads the field from an event; it never raises. Raises ValueError where the name is none."""
+    keys = path_of(field)
+    if any(isinstance(key, Only) for key in keys):
+        return lambda event: walk(event, keys, 0)
     if len(keys) == 1:
-        return _one(keys[0])
+        return _one(str(keys[0]))
     if len(keys) == 2:
         return _two(keys)
     if len(keys) == 3:
@@ -42,8 +75,8 @@ def _one(key: str) -> Reader:
     return lambda event: event.get(key, MISSING)
 
 
-def _two(keys: tuple[str, ...]) -> Reader:
-    first, second = keys
+def _two(keys: tuple[Key, ...]) -> Reader:
+    first, second = (str(key) for key in keys)
 
     def read(event: Event) -> Any:
         node = event.get(first, MISSING)
@@ -54,8 +87,8 @@ def _two(keys: tuple[str, ...]) -> Reader:
     return read
 
 
-def _three(keys: tuple[str, ...]) -> Reader:
-    first, second, third = keys
+def _three(keys: tuple[Key, ...]) -> Reader:
+    first, second, third = (str(key) for key in keys)
 
     def read(event: Event) -> Any:
         node = event.get(first, MISSING)
@@ -69,26 +102,31 @@ def _three(keys: tuple[str, ...]) -> Reader:
     return read
 
 
-def walk(node: Any, keys: tuple[str, ...], at: int, depth: int = 0) -> Any:
+def walk(node: Any, keys: tuple[Key, ...], at: int, depth: int = 0) -> Any:
     """Follows `keys[at:]` from a node. A list gives the list of what its elements give; numbers index a list."""
     while at < len(keys):
+        key = keys[at]
         if isinstance(node, str):
             node = structure_of(node)
-        if isinstance(node, dict):
-            node = node.get(keys[at], MISSING)
-        elif isinstance(node, list):
+        if isinstance(node, list):
             return _walk_list(node, keys, at, depth)
-        else:
+        if not isinstance(node, dict):
             return MISSING
+        if isinstance(key, Only):
+            if node.get(key.key) != key.value:
+                return MISSING
+        else:
+            node = node.get(key, MISSING)
         at += 1
     return node
 
 
-def _walk_list(node: list[Any], keys: tuple[str, ...], at: int, depth: int) -> Any:
+def _walk_list(node: list[Any], keys: tuple[Key, ...], at: int, depth: int) -> Any:
     if depth >= DEEPEST:
         return MISSING
-    if keys[at].isascii() and keys[at].isdigit():
-        index = int(keys[at][:9])
+    key = keys[at]
+    if isinstance(key, str) and key.isascii() and key.isdigit():
+        index = int(key[:9])
         return walk(node[index], keys, at + 1, depth + 1) if index < len(node) else MISSING
     found = [value for element in node if (value := walk(element, keys, at, depth + 1)) is not MISSING]
     return found or MISSING

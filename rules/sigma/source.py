@@ -57,6 +57,11 @@ class Document:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def joined_version(first: str, *others: str) -> str:
+    """One version from several; the first alone stays what it is."""
+    return hashlib.sha256("\0".join((first, *others)).encode("utf-8", "backslashreplace")).hexdigest()[:16] if others else first
+
+
 def _plain(value: object) -> str:
     return value.isoformat() if isinstance(value, (date, datetime)) else str(value)
 
