@@ -115,10 +115,11 @@ class Ordinary:
         self._users = [user for login in residents if (user := okta.org.directory.now.find(login)) is not None]
 
     def write(self) -> None:
-        user = self._rng.choice(self._users)
-        by = Caller(user_entity(user), ip=f"192.0.2.{self._rng.randrange(1, 255)}", uri="/idp/idx/identify", session=f"idx{user.id[3:]}")
+        at = self._rng.randrange(len(self._users))
+        user = self._users[at]
+        by = Caller(user_entity(user), ip=f"192.0.2.{10 + at}", uri="/idp/idx/identify", session=f"idx{user.id[3:]}")
         late = self._rng.uniform(5, 120) if self._rng.random() < 0.03 else 0.0
-        kind = self._rng.choices(("sso", "policy", "start", "failed"), (50, 30, 15, 5))[0]
+        kind = self._rng.choices(("sso", "policy", "start", "failed"), (50, 30, 18, 2))[0]
         if kind == "sso":
             app = self._rng.choice(APPS)
             instance = entity("AppInstance", f"0oa{app.replace(' ', '')}", app, app)
