@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import json
 import re
-import resource
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +29,7 @@ from duckdb import DuckDBPyConnection, StatementType
 
 from audit.database import explain
 from audit.encode import distinct, encode_row
+from audit.fence import memory
 from model.errors import FaultError, PortcullisError
 
 _FETCH = 512
@@ -153,7 +153,7 @@ def run(
     """
     check(con, query)
     give_up = monotonic() + limits.timeout_s
-    with _memory.limited(limits.memory_bytes), _read_only(con), _deadline(con, limits.timeout_s), _explained_errors(limits):
+    with memory.limited(limits.memory_bytes), _read_only(con), _deadline(con, limits.timeout_s), _explained_errors(limits):
         con.execute(query)
         names = distinct([column[0] for column in con.description or ()])
         size = 0
@@ -217,54 +217,3 @@ def _deadline(con: DuckDBPyConnection, timeout_s: float) -> Iterator[None]:
     finally:
         over.set()
         watcher.join()
-
-
-class _MemoryFence:
-    """Limits the process's data segment while at least one question runs. Linux only; elsewhere DuckDB's own limit stands alone."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._before = (0, 0)
-
-    @contextmanager
-    def limited(self, growth: int) -> Iterator[None]:
-        self._enter(growth)
-        try:
-            yield
-        finally:
-            self._leave()
-
-    def _enter(self, growth: int) -> None:
-        with self._lock:
-            self._inside += 1
-            if self._inside > 1:
-                return
-            self._before = resource.getrlimit(resource.RLIMIT_DATA)
-            now = data_segment()
-            if now is None:
-                return
-            soft, hard = now + growth, self._before[1]
-            highest = [one for one in self._before if one != resource.RLIM_INFINITY]
-            resource.setrlimit(resource.RLIMIT_DATA, (min([soft, *highest]), hard))
-
-    def _leave(self) -> None:
-        with self._lock:
-            self._inside -= 1
-            if not self._inside:
-                resource.setrlimit(resource.RLIMIT_DATA, self._before)
-
-
-def data_segment() -> int | None:
-    """Bytes of writable memory that this process has reserved; None where the kernel does not say."""
-    try:
-        with open("/proc/self/status", encoding="ascii", errors="replace") as status:
-            for line in status:
-                if line.startswith("VmData:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return None
-
-
-_memory = _MemoryFence()

@@ -240,7 +240,9 @@ def _hold(record: HoldChanged, where: int) -> Rows:
 
 
 def _oversize(record: Quarantined, where: int) -> Rows:
-    return [("quarantine", (text(record.tenant), text(record.reason), None, record.size, text(record.sha256), utc(record.at), b""))]
+    return [
+        ("quarantine", (text(record.tenant), text(record.reason), None, record.size, text(record.sha256), utc(record.at), b"", "audit"))
+    ]
 
 
 def _notice(record: Notice, where: int) -> Rows:

@@ -24,20 +24,18 @@ import secrets
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from aiohttp import web
 
 from audit.query import Answer, Limits, QueryRefused, QueryStopped, run
+from audit.response import Stream, json_response
 from audit.store import AuditStore
 from audit.verify import verify
 from model.errors import FaultError
 
 log = logging.getLogger(__name__)
 
-_CHUNK = 64 << 10
 _GRACE_S = 5.0
-_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
 def address_path(path: Path) -> Path:
@@ -110,11 +108,11 @@ class AuditService:
     ) -> web.StreamResponse:
         given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
         if request.path != "/health" and not hmac.compare_digest(given, f"Bearer {self._token}".encode()):
-            return _json(401, {"error": "needs the bearer token of audit.address.json", "kind": "refused"})
+            return json_response(401, {"error": "needs the bearer token of audit.address.json", "kind": "refused"})
         return await handler(request)
 
     async def _health(self, _request: web.Request) -> web.Response:
-        return _json(200, {"ok": True, "questions": self.running, "stuck": self.stuck})
+        return json_response(200, {"ok": True, "questions": self.running, "stuck": self.stuck})
 
     async def _sql(self, request: web.Request) -> web.StreamResponse:
         try:
@@ -122,23 +120,23 @@ class AuditService:
         except (ValueError, KeyError, TypeError):
             query = None
         if not isinstance(query, str):
-            return _json(400, {"error": 'the body must be {"query": "SELECT …"}', "kind": "refused"})
+            return json_response(400, {"error": 'the body must be {"query": "SELECT …"}', "kind": "refused"})
         return await self._answer(request, lambda stream: self._run(query, stream), "\n], ", self._limits.timeout_s + self._grace_s)
 
     async def _verify(self, request: web.Request) -> web.StreamResponse:
         return await self._answer(request, self._prove, "{", None)
 
     async def _answer(
-        self, request: web.Request, work: Callable[[_Stream], None], before_error: str, patience: float | None
+        self, request: web.Request, work: Callable[[Stream], None], before_error: str, patience: float | None
     ) -> web.StreamResponse:
         """Runs `work` in a thread. Where it does not come back in time, the answer ends and its slot stays taken until it does.
         `before_error` is what an error behind rows already sent begins with."""
         try:
             await asyncio.wait_for(self._slots.acquire(), self._queue_s)
         except TimeoutError:
-            return _json(503, {"error": f"{self.running} questions are being answered: ask again", "kind": "busy"})
+            return json_response(503, {"error": f"{self.running} questions are being answered: ask again", "kind": "busy"})
         loop = asyncio.get_running_loop()
-        stream = _Stream(request, loop, before_error, patience or 600.0)
+        stream = Stream(request, loop, before_error, patience or 600.0)
         self.running += 1
         working = loop.run_in_executor(self._pool, work, stream)
         working.add_done_callback(self._free)
@@ -168,13 +166,13 @@ class AuditService:
         if not working.cancelled():
             working.exception()
 
-    async def _give_up(self, working: asyncio.Future[None], stream: _Stream) -> web.StreamResponse:
+    async def _give_up(self, working: asyncio.Future[None], stream: Stream) -> web.StreamResponse:
         self.stuck += 1
         log.error("a question to the audit trail does not stop when interrupted; %d of its kind hold a slot", self.stuck)
         working.add_done_callback(lambda _: setattr(self, "stuck", self.stuck - 1))
         return await stream.fail(503, "stopped waiting: the question cannot be interrupted where it is", "stopped")
 
-    def _run(self, query: str, stream: _Stream) -> None:
+    def _run(self, query: str, stream: Stream) -> None:
         answer = Answer()
         with self._store.reader() as cursor:
             for row in run(cursor, query, self._limits, answer):
@@ -182,60 +180,7 @@ class AuditService:
         start = "" if answer.rows else '{"rows": ['
         stream.tail = f'{start}\n], "count": {answer.rows}, "notice": {json.dumps(answer.notice)}}}\n'
 
-    def _prove(self, stream: _Stream) -> None:
+    def _prove(self, stream: Stream) -> None:
         with self._store.reader() as cursor:
             report = verify(cursor, progress=lambda done, total: stream.flush(json.dumps({"done": done, "all": total}) + "\n"))
         stream.tail = json.dumps({"report": report.as_dict()}) + "\n"
-
-
-class _Stream:
-    """The way from a worker thread to the response: text is collected and sent in chunks; the sender waits for a slow reader."""
-
-    def __init__(self, request: web.Request, loop: asyncio.AbstractEventLoop, before_error: str, patience: float) -> None:
-        self._request, self._loop, self._before_error, self._patience = request, loop, before_error, patience
-        self.response = web.StreamResponse(headers=_HEADERS | {"Content-Type": "application/json"})
-        self._collected: list[str] = []
-        self._size = 0
-        self._begun = False
-        self.tail = ""
-
-    def put(self, text: str) -> None:
-        self._collected.append(text)
-        self._size += len(text)
-        if self._size >= _CHUNK:
-            self.flush()
-
-    def flush(self, text: str = "") -> None:
-        chunk = "".join((*self._collected, text)).encode()
-        self._collected, self._size = [], 0
-        sending = asyncio.run_coroutine_threadsafe(self._send(chunk), self._loop)
-        try:
-            sending.result(self._patience)
-        except TimeoutError:
-            sending.cancel()
-            raise QueryStopped("the reader of the answer is too slow") from None
-
-    async def _send(self, chunk: bytes) -> None:
-        if not self._begun:
-            self._begun = True
-            await self.response.prepare(self._request)
-        await self.response.write(chunk)
-
-    async def end(self) -> web.StreamResponse:
-        await self._send("".join((*self._collected, self.tail)).encode())
-        await self.response.write_eof()
-        return self.response
-
-    async def fail(self, status: int, error: str, kind: str) -> web.StreamResponse:
-        """With a status where nothing was sent yet, else as the end of what was."""
-        said: dict[str, Any] = {"error": error, "kind": kind}
-        if not self._begun:
-            return _json(status, said)
-        rest = "".join(self._collected)
-        await self._send(f"{rest}{self._before_error}{json.dumps(said)[1:]}\n".encode())
-        await self.response.write_eof()
-        return self.response
-
-
-def _json(status: int, body: dict[str, Any]) -> web.Response:
-    return web.json_response(body, status=status, headers=_HEADERS)
