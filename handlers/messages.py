@@ -23,7 +23,7 @@ Block = dict[str, Any]
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)|\x9b[0-?]*[ -/]*[@-~]", re.DOTALL)
 _MENTION = re.compile(r"(?<![\w.+-])[@#](?=\w)|@(?=(?:channel|here|everyone|group)\b)", re.IGNORECASE)
 _BREAK = "\u2060"  # word joiner: invisible, and no mention any more
-_HEADER, _SECTION, _FIELD, _TEXT = 150, 3000, 2000, 3500
+_HEADER, _SECTION, _FIELD, _TEXT = 150, 3000, 2000, 3000
 _MAX_FACTS, _MAX_TARGETS = 8, 12
 
 _STATES = {
@@ -189,7 +189,7 @@ def _targets(record: IncidentChanged) -> list[str]:
         for word, key in (("after", "answered"), ("seen shut after", "observed")):
             if seconds := _between(detected, _moment(result.get(key))):
                 line += f", {word} {seconds}"
-        lines.append(line + (f": {_short(result['reason'])}" if result.get("reason") else ""))
+        lines.append(line + (f": {_short(result['reason'], 120)}" if result.get("reason") else ""))
     if len(record.targets) > _MAX_TARGETS:
         lines.append(f"… and {len(record.targets) - _MAX_TARGETS} more targets")
     return lines
@@ -236,16 +236,16 @@ def _who(person_id: str, name: str) -> str:
     return f"{name} ({person_id})" if name and person_id else name or person_id
 
 
-def _short(value: object) -> str:
+def _short(value: object, limit: int = 200) -> str:
     text = str(value)
-    return text if len(text) <= 240 else text[:239] + "…"
+    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 # -- blocks -------------------------------------------------------------------------------------------------------------
 
 
 def _message(text: str, blocks: Iterable[Block | None]) -> Message:
-    return Message(inert(text, _TEXT), tuple(block for block in blocks if block is not None))
+    return Message(_fit(inert(text, 600), _TEXT), tuple(block for block in blocks if block is not None))
 
 
 def _plain(text: str) -> Block:
@@ -257,7 +257,7 @@ def _header(text: str) -> Block:
 
 
 def _fields(*pairs: tuple[str, str]) -> Block | None:
-    fields = [_plain(_fit(f"{label}\n{inert(value, 300)}", _FIELD)) for label, value in pairs if value]
+    fields = [_plain(_fit(f"{label}\n{inert(value, 150)}", _FIELD)) for label, value in pairs if value]
     return {"type": "section", "fields": fields[:10]} if fields else None
 
 
