@@ -96,6 +96,13 @@ class Target(Protocol):
         """One call (with what it must read first). Already so is success. The header X-Portcullis-Intent carries `intent`."""
 
 
+class Listing(Protocol):
+    """A target that can list its accounts, for links to accounts that were there before (D21)."""
+
+    async def accounts(self, lane: Lane) -> tuple[tuple[str, str], ...]:
+        """(id, login) of every account, complete, or an error."""
+
+
 class Journal(Protocol):
     """Durable record of what we are about to do and what came of it (E1). Both return only when Kafka has acknowledged (acks=all)."""
 

@@ -22,7 +22,7 @@ from model.person import Hold, HoldState
 from model.records import Command, Decision, IncidentChanged, Knock, Order
 from model.settings import Settings
 from stream import topics
-from stream.books import HoldIndex, Latch, LatchKeeper
+from stream.books import HoldIndex, Latch, LatchKeeper, Removals
 from stream.broker import Broker
 from stream.lane import Item, LaneRole
 from stream.schedule import Due
@@ -46,6 +46,14 @@ class LockdownRole(LaneRole):
         self.keeper = LatchKeeper(self._latches, index, self.publisher, clock)
         self.more: list[Follower] = []
         self.engine: Lockdown | None = None
+
+    def make_removals(self) -> Removals:
+        """A leaver's closing counts as a removal (D19); the counts are shared with the provision lane."""
+        brakes = State(self._broker, self.publisher, topics.BRAKES, lambda key, value: removals.changed(key, value))
+        counts = Follower(self._broker, topics.COUNTS)
+        removals = Removals(brakes, counts, self._settings.safety.brakes, self.publisher, self._clock)
+        self.more += [brakes, counts]
+        return removals
 
     @property
     def _engine(self) -> Lockdown:

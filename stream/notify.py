@@ -168,7 +168,9 @@ class NotifyRole:
         if not assigned:
             return 1
         ends = await self._consumer.end_offsets(list(assigned))
-        behind = sum(int(ends[tp]) - (await self._consumer.position(tp)) for tp in assigned)
+        behind = 0
+        for tp in assigned:
+            behind += int(ends[tp]) - int(await self._consumer.position(tp))
         return behind + len(self._desk)
 
     async def _read(self) -> None:

@@ -10,12 +10,14 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from audit.lock import FileLock
+from audit.query import Limits
 from audit.service import AuditService
 from audit.store import AuditStore, LogRecord
 from model.errors import FaultError
@@ -56,7 +58,7 @@ class RecordRole:
             self._broker.flow.reader(topic.name, NAME)
         await self._consumer.start()
         await self._seek()
-        self._service = AuditService(self._store, self._settings)
+        self._service = AuditService(self._store, limits=Limits(timeout_s=self._settings.sql_timeout_s))
         await self._service.start()
         self._task = asyncio.create_task(self._run(), name=NAME)
 
@@ -97,17 +99,17 @@ class RecordRole:
 
     async def _run(self) -> None:
         assert self._store is not None
-        kinds = {topics.SYSTEM_LOG.name: "event", topics.OUTCOMES.name: "audit"}
+        kinds: dict[str, Literal["event", "audit"]] = {topics.SYSTEM_LOG.name: "event", topics.OUTCOMES.name: "audit"}
         while True:
             polled = await self._poll()
             batch = [
-                LogRecord(one.topic, one.partition, one.offset, one.timestamp, one.key, one.value or b"", kinds[one.topic])  # type: ignore[arg-type]
+                LogRecord(one.topic, one.partition, one.offset, one.timestamp, one.key, one.value or b"", kinds[one.topic])
                 for records in polled.values()
                 for one in records
             ]
             if not batch:
                 continue
-            await self._in_thread(lambda work=batch: self._store.write(work))  # type: ignore[union-attr]
+            await self._in_thread(partial(self._store.write, batch))
             self._advance(polled)
 
     async def _poll(self) -> dict[TopicPartition, Sequence[Any]]:

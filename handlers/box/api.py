@@ -58,8 +58,10 @@ class BoxApi:
         return await self._client.get(f"/users/{_id(user_id)}", {"fields": USER_FIELDS})
 
     async def users_beginning_with(self, login: str) -> list[dict[str, Any]]:
-        """Managed users whose login or name begins with `login`: Box has no exact search."""
-        params: dict[str, str | int] = {"filter_term": login, "user_type": "managed", "fields": USER_FIELDS, "usemarker": "true"}
+        """Managed users whose login or name begins with `login` (all where it is empty): Box has no exact search."""
+        params: dict[str, str | int] = {"user_type": "managed", "fields": USER_FIELDS, "usemarker": "true"}
+        if login:
+            params["filter_term"] = login
         return [user async for user in self._by_marker("/users", params)]
 
     async def create_user(self, body: dict[str, Any], intent: str) -> Answer:

@@ -61,6 +61,10 @@ class BoxTarget:
             raise PermanentError(f"{answer.what} answered about somebody else", "id_mismatch")
         return await self._account(user, lane)
 
+    async def accounts(self, lane: Lane) -> tuple[tuple[str, str], ...]:
+        """(id, login) of every managed user; complete, or an error."""
+        return tuple((str(user["id"]), str(user.get("login") or "")) for user in await self._apis[lane].users_beginning_with(""))
+
     def closing(self, account: Account, scope: Scope) -> tuple[Change, ...]:
         return diff.closing(self.name, account) if scope is Scope.FULL else (diff.end_sessions(self.name, account),)
 

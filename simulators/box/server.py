@@ -111,7 +111,7 @@ class BoxSimulator(Simulator):
         self.settle()
         store = self.store
         return {
-            "users": {user.id: user.full(store.enterprise) | {"is_external": user.external} for user in store.users.values()},
+            "users": {user.id: store.shown(user) | {"is_external": user.external} for user in store.users.values()},
             "groups": {group.id: group.full() for group in store.groups.values()},
             "group_memberships": {one.id: one.shown() for one in store.memberships.values()},
             "folders": {folder.id: self._folder_state(folder) for folder in store.folders.values()},
@@ -183,7 +183,7 @@ class BoxSimulator(Simulator):
     def find_user(self, login: str) -> dict[str, Any] | None:
         """The user with exactly this login (case does not count), as `state` shows it."""
         user = self.store.find_user(login)
-        return None if user is None else user.full(self.store.enterprise)
+        return None if user is None else self.store.shown(user)
 
 
 def _sessions(user: User) -> dict[str, Any]:

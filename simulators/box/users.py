@@ -93,7 +93,7 @@ class UserRoom(Room):
         return {"managed": managed, "external": external, "all": managed + external}[kind]
 
     def _shown(self, user: User, values: dict[str, str]) -> Json:
-        full = user.full(self.store.enterprise)
+        full = self.store.shown(user)
         if user.external:
             full = {key: full[key] for key in ("type", "id", "name", "login", "created_at", "modified_at", "status", "avatar_url")}
         return wire.trim(full, values, USER_MINI, USER_STANDARD)

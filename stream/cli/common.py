@@ -1,0 +1,93 @@
+"""What the commands share: options, the console, and how an error ends a command."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from model.errors import ConfigurationError, FaultError, PortcullisError
+
+#: For people; what a program may read goes to standard output as JSON.
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+CONFIG = click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("portcullis.toml"),
+    show_default=True,
+    help="The configuration (TOML).",
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table, for programs.")
+
+
+class Command(click.Group):
+    """Turns our errors into one clear line and the right exit code; only a defect shows a traceback."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().main(*args, **kwargs)
+        except PortcullisError as error:
+            for line in str(error).splitlines() or [type(error).__name__]:
+                errors.print(Text("portcullis: ", style="bold red") + Text(line), soft_wrap=True)
+            sys.exit(2 if isinstance(error, ConfigurationError) else 70 if isinstance(error, FaultError) else 1)
+        except BrokenPipeError:
+            sys.exit(1)
+
+
+def print_json(value: Any) -> None:
+    """ASCII JSON: lone surrogates and control characters stay escaped."""
+    click.echo(json.dumps(value, ensure_ascii=True, default=str))
+
+
+def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]], *, empty: str = "nothing") -> None:
+    """A readable table; foreign text stands in it as text, never as markup or as a terminal's commands."""
+    shown = Table(title=title or None, title_justify="left", header_style="bold", expand=False)
+    for column in columns:
+        shown.add_column(column, overflow="fold")
+    count = 0
+    for row in rows:
+        count += 1
+        shown.add_row(*(cell if isinstance(cell, Text) else Text(inert(cell)) for cell in row))
+    console.print(shown if count else Text(f"{title}: {empty}" if title else empty, style="dim"))
+
+
+def inert(value: object) -> str:
+    """One line, printable: what an attacker chose does nothing to a terminal."""
+    text = "" if value is None else str(value)
+    return "".join(char if char.isprintable() else "�" if not char.isspace() else " " for char in text)
+
+
+def good(ok: bool) -> Text:
+    return Text("ok", style="green") if ok else Text("missing", style="bold red")
+
+
+def quiet_libraries(verbose: bool) -> None:
+    """Our own words at INFO; what libraries say only when it is a warning. Faust's root logger is never left at DEBUG."""
+    level = logging.DEBUG if verbose else logging.INFO
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr, force=True)
+    logging.getLogger().setLevel(logging.WARNING)
+    for name in ("stream", "handlers", "rules", "audit", "simulators", "model"):
+        logging.getLogger(name).setLevel(level)
+    logging.getLogger("faust").setLevel(logging.WARNING)
+    logging.getLogger("mode").setLevel(logging.WARNING)
+
+
+def run_async(work: Callable[[], Any]) -> Any:
+    """Runs a coroutine function on uvloop where there is one."""
+    import asyncio
+
+    try:
+        import uvloop
+    except ImportError:  # Windows
+        return asyncio.run(work())
+    return uvloop.run(work())
