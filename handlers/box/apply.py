@@ -177,16 +177,19 @@ class BoxCalls:
     async def _transfer(self, api: BoxApi, change: Change, intent: str, lane: Lane) -> Applied:
         """One way and minutes long: looked at before, and after an answer that nobody saw."""
         heir = await self._heir(api, str(change.args["to"]), change.account)
-        source = (await api.user(change.account)).object()
-        if not await owns_content(api, source):
+        if not await self._owns(api, change.account):
             return Applied(account=change.account, already=True, after={"owner": heir})
         try:
             answer = await api.transfer(change.account, heir, intent)
         except OutcomeUnknown as error:
-            if await owns_content(api, source):
+            if await self._owns(api, change.account):
                 raise OutcomeUnknown(str(error), delay=_TRANSFER_AGAIN_S) from None
             return Applied(account=change.account, after={"owner": heir})
         return _applied(answer, change.account, {"owner": heir, "folder": answer.object().get("id")})
+
+    @staticmethod
+    async def _owns(api: BoxApi, user_id: str) -> bool:
+        return await owns_content(api, (await api.user(user_id)).object())
 
     async def _heir(self, api: BoxApi, to: str, source: str) -> str:
         """Who takes over: a Box id or an exact login, active, somebody else. Raises Ambiguous("no_heir")."""

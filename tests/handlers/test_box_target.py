@@ -497,7 +497,7 @@ async def test_what_the_plan_saw_and_is_gone_asks_for_a_new_look(world: BoxWorld
 
 
 class Leaver:
-    """An inactive person with content and a manager; Box counts their space, since nobody may look for them."""
+    """An inactive person with content and a manager. Nobody may look into their root any more; Box counts the space they use."""
 
     def __init__(self, world: BoxWorld) -> None:
         self.world = world
@@ -505,7 +505,7 @@ class Leaver:
         self.id = world.give_account(self.person)
         self.content = world.box.add_folder("Plans", owner=self.id)
         self.manager = world.give_account(world.person("boss@corp.example"))
-        world.box.set_user(self.id, status="inactive", space_used=4096)
+        world.box.set_user(self.id, status="inactive")
 
     @property
     def owner(self) -> str:
@@ -523,7 +523,6 @@ async def test_content_goes_to_the_manager(world: BoxWorld, named_by: str) -> No
     assert transfer.kind is ChangeKind.TRANSFER
     applied = await world.apply(transfer)
     assert (leaver.owner, applied.after["owner"]) == (leaver.manager, leaver.manager)
-    world.box.set_user(leaver.id, space_used=0)
     assert await leaver.plan(leaver.manager) == [], "nothing left to hand over"
     assert (await world.apply(transfer)).already is True
     assert len(world.box.store.transfers) == 1
@@ -531,7 +530,7 @@ async def test_content_goes_to_the_manager(world: BoxWorld, named_by: str) -> No
 
 async def test_nothing_to_hand_over_makes_no_call(world: BoxWorld) -> None:
     leaver = Leaver(world)
-    world.box.set_user(leaver.id, space_used=0)
+    world.box.store._drop_folder(world.box.store.folders[leaver.content], world.box.store.service)
     assert await leaver.plan(leaver.manager) == []
 
 
@@ -563,14 +562,24 @@ async def test_without_an_heir_nothing_moves(world: BoxWorld, to: str) -> None:
 
 
 @pytest.mark.fault(35)
-async def test_a_transfer_without_an_answer_is_read_back_and_never_repeated_blindly(world: BoxWorld) -> None:
+async def test_a_transfer_whose_answer_is_lost_is_read_back(world: BoxWorld) -> None:
     leaver = Leaver(world)
     (transfer,) = await leaver.plan(leaver.manager)
     world.order(method="PUT", reset=True, when="after")
+    applied = await world.apply(transfer)
+    assert (leaver.owner, applied.after["owner"]) == (leaver.manager, leaver.manager)
+    assert len(world.box.store.transfers) == 1
+
+
+@pytest.mark.fault(35)
+async def test_a_transfer_that_may_be_under_way_is_not_repeated_blindly(world: BoxWorld) -> None:
+    leaver = Leaver(world)
+    (transfer,) = await leaver.plan(leaver.manager)
+    world.order(method="PUT", status=503)
     with pytest.raises(OutcomeUnknown) as unknown:
         await world.apply(transfer)
-    assert unknown.value.delay == 900, "space is still counted: Box may be at work"
-    assert len(world.box.store.transfers) == 1
+    assert unknown.value.delay == 900, "content is still there: Box may be at work on it"
+    assert sum(request.method == "PUT" for request in world.recorder.requests) == 1
 
 
 async def test_a_lost_answer_after_which_nothing_is_left_is_done(clock: FakeClock) -> None:
@@ -579,12 +588,18 @@ async def test_a_lost_answer_after_which_nothing_is_left_is_done(clock: FakeCloc
     nothing = users({"id": "9", "type": "folder", "name": "shared", "owned_by": {"id": "3"}})
     mine = users({"id": "8", "type": "folder", "name": "own", "owned_by": {"id": "1"}})
     target, wire = scripted(
-        clock, httpx.Response(200, json=heir), httpx.Response(200, json=source), mine, httpx.ReadTimeout("slow"), nothing
+        clock,
+        httpx.Response(200, json=heir),
+        httpx.Response(200, json=source),
+        mine,
+        httpx.ReadTimeout("slow"),
+        httpx.Response(200, json=source),
+        nothing,
     )
     change = Change(kind=ChangeKind.TRANSFER, target="box", account="1", args={"to": "2"})
     applied = await target.apply(change, "i", "provision")
     assert applied.after == {"owner": "2"}
-    assert [request.method for request in wire.requests] == ["GET", "GET", "GET", "PUT", "GET"]
+    assert [request.method for request in wire.requests] == ["GET", "GET", "GET", "PUT", "GET", "GET"]
     assert wire.requests[2].headers["as-user"] == "1"
     assert wire.requests[3].extensions["timeout"]["read"] == 660
 
