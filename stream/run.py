@@ -75,11 +75,14 @@ class Running:
         await self.broker.start()
         self.house = await build_house(self.settings, self.broker, self._clock, self.names, policy=self._policy)
         self.roles = build_roles(self.house, self.names, self._policy, self._ruleset)
-        for name, role in self.roles.items():
-            await role.start()
-            self._started.append(role)
-            log.info("%s is running", name)
+        self._started = list(self.roles.values())
+        await asyncio.gather(*(self._start_role(name, role) for name, role in self.roles.items()))
         self._health.ready = True
+
+    async def _start_role(self, name: str, role: Role) -> None:
+        """All at once: a Faust app takes seconds to join its group, and none needs another to be there first."""
+        await role.start()
+        log.info("%s is running", name)
 
     async def _stop(self) -> None:
         """In reverse: writers before readers."""
@@ -89,8 +92,8 @@ class Running:
             try:
                 async with asyncio.timeout(STOP_S):
                     await role.stop()
-            except Exception:
-                log.exception("a role did not stop cleanly: what it had not finished is delivered again")
+            except Exception as error:
+                log.warning("a role did not stop cleanly, what it had not finished is delivered again: %r", error)
         self._started.clear()
         if self.house is not None:
             await self.house.close()
