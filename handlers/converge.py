@@ -13,9 +13,9 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import NamedTuple
 
-from handlers import evidence
 from handlers.contract import Clock, Directory, Ending, Fence, HoldBook, Journal, LinkBook, Observation, Outcome, RemovalBrake, Target
 from handlers.creation import Creations, is_pending
+from handlers.evidence import RowCloser
 from handlers.guard import Guard, Guarded, standing_holds
 from handlers.look import LANE, AccessPolicy, Fleet, Looker, View, find_target, read_person
 from handlers.perform import About, Attempt, Performer
@@ -74,7 +74,7 @@ class Converger:
         self.guard = Guard(protected, holds, links, brake)
         self.looker = Looker(directory, policy, links, clock, timedelta(seconds=transfer_hold_s))
         self.creations = Creations(links, clock)
-        self.closer = evidence.RowCloser(journal, self.creations, clock)
+        self.closer = RowCloser(journal, links, clock)
         self.performer = Performer(LANE, journal, fence, clock, dry_run=dry_run)
 
     async def look(
@@ -147,9 +147,10 @@ class Converger:
                 return self._finish(run, view)
             if trouble is not None:
                 raise trouble
-            if number == ROUNDS or {change.label for change in plan.changes} <= run.acknowledged:
+            todo = run.todo(plan)
+            if number == ROUNDS or not todo.changes:
                 return Outcome(Ending.RETRY, name, _names(plan.changes), "remains", REMAINS_DELAY_S, plan=run.plan, actions=run.actions)
-            guarded = await self.guard.check(plan, view.observation, expect=None if number else expect, count=not self.dry_run)
+            guarded = await self.guard.check(todo, view.observation, expect=None if number else expect, count=not self.dry_run)
             trouble = await self._apply(run, guarded)
             if self.dry_run or not guarded.plan.changes:
                 return self._finish(run, view, guarded)
@@ -170,8 +171,6 @@ class Converger:
     async def _apply(self, run: Run, guarded: Guarded) -> PortcullisError | None:
         """Applies in order. A parked change does not stop the others; a temporary error, or a missing account, does."""
         for change in guarded.plan.changes:
-            if change.label in run.acknowledged:
-                continue
             attempt = await self._change(run, change)
             if change.kind in REPEATABLE and isinstance(attempt.error, TemporaryError):
                 run.attempts.append(attempt)  # no later look would ask for it again: one repeat now (D25)

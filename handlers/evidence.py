@@ -8,8 +8,8 @@ names attributes.
 
 from __future__ import annotations
 
-from handlers.contract import Clock, Journal, Lane, Target
-from handlers.creation import Creations, is_made, is_pending
+from handlers.contract import Clock, Journal, Lane, LinkBook, Target
+from handlers.creation import is_made
 from model.change import Action, ActionStatus, ChangeKind
 from model.person import Account, Person
 
@@ -50,9 +50,9 @@ def stands(action: Action, account: Account | None) -> bool | None:
 class RowCloser:
     """Closes rows that a restart found `intended`. Makes no call that mutates: what is left to do, the next look finds out."""
 
-    def __init__(self, journal: Journal, creations: Creations, clock: Clock) -> None:
+    def __init__(self, journal: Journal, links: LinkBook, clock: Clock) -> None:
         self.journal = journal
-        self.creations = creations
+        self.links = links
         self.clock = clock
 
     async def close(self, action: Action, person: Person, target: Target, lane: Lane) -> Action:
@@ -71,15 +71,12 @@ class RowCloser:
         return closed
 
     async def _look(self, action: Action, person: Person, target: Target, lane: Lane) -> Account | None:
-        link = await self.creations.links.find(action.tenant, action.person, action.target)
+        link = await self.links.find(action.tenant, action.person, action.target)
         if known := action.account or (link.account if link is not None and is_made(link) else ""):
             return await target.look(known, lane)
         if not (person.login or person.email):
             return None
-        account = (await target.observe(person, None, lane)).account
-        if account is not None and link is not None and is_pending(link):
-            await self.creations.adopt(link, account.id)
-        return account
+        return (await target.observe(person, None, lane)).account
 
 
 def _held(account: Account) -> dict[str, str]:

@@ -63,13 +63,12 @@ class Guard:
             raise UnsafePlan(f"held by {', '.join(hold.id for hold in holds)}", "hold")
 
 
-async def standing_holds(book: HoldBook, tenant: str, person: str, target: str, account: str, but: str = "") -> tuple[Hold, ...]:
+async def standing_holds(book: HoldBook, tenant: str, person: str, target: str, account: str) -> tuple[Hold, ...]:
     """Open Holds on the person, or on the account by whomever's incident: two tenants may share one target (D18)."""
     found: dict[str, Hold] = {}
     if account:
         found |= {hold.id: hold for hold in await book.covers_account(target, account, fresh=True)}
     found |= {hold.id: hold for hold in await book.open_holds(tenant, person, fresh=True)}
-    found.pop(but, None)
     return tuple(found[key] for key in sorted(found))
 
 

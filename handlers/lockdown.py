@@ -18,7 +18,7 @@ from typing import TypeVar
 from handlers.closing import OKTA, AccountCloser, Closure, HoldKeeper
 from handlers.containment import ContainmentResult, Drift, DriftResult, HoldWriter, TargetResult, summed
 from handlers.contract import Clock, Directory, Fence, HoldBook, Journal, LinkBook, RemovalBrake, Target
-from handlers.creation import Creations, is_made
+from handlers.creation import is_made
 from handlers.evidence import RowCloser
 from handlers.look import Fleet, find_target, read_person
 from handlers.perform import About, Performer
@@ -63,7 +63,7 @@ class Lockdown:
         self.dry_run = dry_run
         performer = Performer("lockdown", journal, fence, clock, dry_run=dry_run)
         self.closer = AccountCloser(performer, links, protected, clock)
-        self.rows = RowCloser(journal, Creations(links, clock), clock)
+        self.rows = RowCloser(journal, links, clock)
         self.releaser = Releaser(targets, directory, holds, writer, performer, clock)
 
     async def contain(

@@ -98,7 +98,7 @@ class Looker:
         if (wait := self._until_due(person)) > 0:
             return replace(view, pending=wait)
         manager = await self.directory.find_active(person.tenant, person.manager_id, LANE) if person.manager_id else None
-        if manager is None or manager.id == person.id:
+        if manager is None:
             return replace(view, case=("no_manager", "content stays: managerId names nobody who is ACTIVE"))
         heir = await self._account_of(manager, target)
         if heir is None:

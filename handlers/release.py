@@ -89,7 +89,7 @@ class Releaser:
             return replace(result, reason="as it was, or changed since")
 
         async def not_held() -> None:
-            if holds := await standing_holds(self.holds, hold.tenant, hold.person, target.name, account_id, but=hold.id):
+            if holds := await standing_holds(self.holds, hold.tenant, hold.person, target.name, account_id):
                 raise UnsafePlan(f"held by {', '.join(one.id for one in holds)}", "hold")
 
         attempts: list[Attempt] = [await self.performer.attempt(target, one, about, last_check=not_held) for one in changes]

@@ -54,6 +54,11 @@ class Run:
         kept = tuple(one for one in changes if not (one.kind in IRREVERSIBLE and one.label in done))
         return plan.model_copy(update={"changes": kept})
 
+    def todo(self, plan: Plan) -> Plan:
+        """Without what was acknowledged: a target that does not show it yet is looked at again, not called again."""
+        done = self.acknowledged
+        return plan.model_copy(update={"changes": tuple(one for one in plan.changes if one.label not in done)})
+
     async def settle(self, plan: Plan, journal: Journal, now: datetime) -> None:
         """Closes rows by a new look: what its plan no longer asks for is there; what it asks for again, after no answer, is not."""
         wanted = {change.label for change in plan.changes}

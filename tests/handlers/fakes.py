@@ -22,6 +22,7 @@ from model.errors import (
     Fenced,
     OutcomeUnknown,
     PermanentError,
+    PortcullisError,
     RateLimited,
     Refused,
     TemporaryError,
@@ -32,9 +33,14 @@ from model.person import Account, Desired, Grant, Hold, Link, Person, PersonStat
 TENANT = "acme"
 NOON = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
 
+
+class Killed(BaseException):
+    """kill -9: nothing of ours runs any more, so no row is answered."""
+
+
 #: What may become of a call: without effect, or with effect but without a good answer.
 Fault = Literal[
-    "503", "503_after", "timeout_before", "timeout_after", "429", "403", "401", "crash_before", "crash_after", "hold_now", "fence_lost"
+    "503", "503_after", "timeout_before", "timeout_after", "429", "403", "401", "crash_before", "crash_after", "kill_before", "kill_after"
 ]
 
 
@@ -86,7 +92,7 @@ class FakeTarget:
         self.journal = journal
         self.accounts: dict[str, State] = {}
         self.effects: list[Effect] = []
-        self.faults: deque[Fault] = deque()
+        self.faults: deque[Fault | None] = deque()
         self.look_faults: deque[PermanentError | TemporaryError] = deque()
         self.looks = 0
         self.delay = 0
@@ -215,6 +221,8 @@ class FakeTarget:
                 raise OutcomeUnknown("no answer")
             case "crash_before":
                 raise asyncio.CancelledError
+            case "kill_before":
+                raise Killed
         applied = self._effect(change, intent, lane)
         match fault:
             case "503_after":
@@ -223,6 +231,8 @@ class FakeTarget:
                 raise OutcomeUnknown("no answer")
             case "crash_after":
                 raise asyncio.CancelledError
+            case "kill_after":
+                raise Killed
         return applied
 
     def _effect(self, change: Change, intent: str, lane: Lane) -> Applied:
@@ -384,7 +394,7 @@ class FakeDirectory:
 
     def __init__(self, *people: Person) -> None:
         self.people = {(one.tenant, one.id): one for one in people}
-        self.faults: deque[PermanentError | TemporaryError] = deque()
+        self.faults: deque[PortcullisError] = deque()
         self.reads = 0
 
     def put(self, who: Person) -> None:
@@ -412,5 +422,12 @@ class FakeDirectory:
         raise AssertionError("the engine asks for no members")
 
 
+def swap(thing: object, name: str, new: object) -> Any:
+    """Puts `new` in a fake's place of `name`; returns what was there."""
+    old = getattr(thing, name)
+    setattr(thing, name, new)
+    return old
+
+
 def hold(id: str = "h1", person: str = "00u1", **facts: Any) -> Hold:
-    return Hold(**({"id": id, "tenant": TENANT, "person": person, "incident": f"i-{id}", "since": NOON} | facts))
+    return Hold.model_validate({"id": id, "tenant": TENANT, "person": person, "incident": f"i-{id}", "since": NOON} | facts)

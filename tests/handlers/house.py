@@ -65,4 +65,4 @@ class House:
 
 def order(kind: str = "lockdown", who: str = "00u1", **facts: Any) -> Order:
     event = EventRef(uuid="e-1", event_type="user.risk.change", received=NOON)
-    return Order(**({"id": "o-1", "kind": kind, "tenant": TENANT, "person": who, "event": event} | facts))
+    return Order.model_validate({"id": "o-1", "kind": kind, "tenant": TENANT, "person": who, "event": event} | facts)

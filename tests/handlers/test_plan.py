@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,13 +29,12 @@ CHANGES = st.builds(
 )
 
 
-def change(kind: ChangeKind, subject: str = "x", **more: object) -> Change:
-    return Change(kind=kind, target="box", account="1", subject=subject, **more)  # type: ignore[arg-type]
+def change(kind: ChangeKind, subject: str = "x") -> Change:
+    return Change(kind=kind, target="box", account="1", subject=subject)
 
 
-def account(**facts: object) -> Account:
-    base = {"target": "box", "id": "1", "login": "a", "active": True, "status": "active"}
-    return Account(**(base | facts))  # type: ignore[arg-type]
+def account(**facts: Any) -> Account:
+    return Account.model_validate({"target": "box", "id": "1", "login": "a", "active": True, "status": "active"} | facts)
 
 
 @st.composite
