@@ -89,10 +89,14 @@ def build_targets(
 def build_directory(
     settings: Settings, clock: Clock, *, on_breaker: OnChange | None = None, limits: list[Limits] | None = None
 ) -> OktaDirectory:
-    """The directory over every tenant. Its clients are its own: a target's breaker does not blind it."""
+    """The directory over every tenant, at the pace of the tenant's Okta target where there is one. Its clients are its own: a
+    target's breaker does not blind it."""
     shop = Workshop(settings, clock, on_breaker, limits if limits is not None else [])
-    pace = TargetSettings(kind="okta")
-    apis = {tenant: {lane: shop.okta(f"okta.{tenant}", tenant, lane, pace) for lane in LANES} for tenant in settings.okta}
+    paces = {settings.tenant_of(one): one for one in settings.targets.values() if one.kind == "okta"}
+    apis = {
+        tenant: {lane: shop.okta(f"okta.{tenant}", tenant, lane, paces.get(tenant, TargetSettings(kind="okta"))) for lane in LANES}
+        for tenant in settings.okta
+    }
     clients = {tenant: okta.client_id for tenant, okta in settings.okta.items() if okta.client_id}
     return OktaDirectory(apis, clients)
 

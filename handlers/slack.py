@@ -8,7 +8,6 @@ debug log of message bodies, and redirects. One message a second and channel is 
 from __future__ import annotations
 
 import logging
-import ssl
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -202,9 +201,12 @@ def _session(timeout_s: float) -> aiohttp.ClientSession:
     trace = aiohttp.TraceConfig()
     trace.on_request_redirect.append(_refuse_redirect)
     timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(5.0, timeout_s))
-    connector = aiohttp.TCPConnector(limit=4, ssl=ssl.create_default_context())
     return aiohttp.ClientSession(
-        timeout=timeout, trust_env=False, trace_configs=[trace], cookie_jar=aiohttp.DummyCookieJar(), connector=connector
+        timeout=timeout,
+        trust_env=False,
+        trace_configs=[trace],
+        cookie_jar=aiohttp.DummyCookieJar(),
+        connector=aiohttp.TCPConnector(limit=4),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -451,7 +452,7 @@ async def test_a_secret_that_cannot_be_read_is_a_refused_credential(clock: FakeC
 @pytest.mark.parametrize("kind", ["rsa-jwk", "rsa-pem", "ec-jwk", "ec-pem"])
 async def test_an_assertion_is_signed_for_the_token_endpoint(clock: FakeClock, kind: str) -> None:
     key: RSAKey | ECKey = RSAKey.generate_key(2048, {"kid": "k1"}) if "rsa" in kind else ECKey.generate_key("P-256", {"kid": "k1"})
-    text = key.as_pem(private=True).decode() if "pem" in kind else __import__("json").dumps(key.as_dict(private=True))
+    text = key.as_pem(private=True).decode() if "pem" in kind else json.dumps(key.as_dict(private=True))
     auth = PrivateKeyJwt(clock, f"{BASE}/oauth2/v1/token", "0oaApp", lambda: SecretStr(text), ("okta.logs.read", "okta.users.manage"))
     wire = Wire(token(1), OK)
     await get(client(wire, clock, auth=auth))
