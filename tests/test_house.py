@@ -142,6 +142,31 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+# --- documents --------------------------------------------------------------------------------------------------------
+
+
+def test_paths_that_documents_name_exist() -> None:
+    """A path in backticks that begins with a folder of ours."""
+    folders = {path.relative_to(ROOT).parts[0] for path in FILES if len(path.relative_to(ROOT).parts) > 1}
+    named = re.compile(r"`((?:" + "|".join(sorted(map(re.escape, folders))) + r")/[A-Za-z0-9_./-]+)`")
+    documents = {short(path): path.read_text(encoding="utf-8") for path in FILES if path.suffix == ".md"}
+    missing = {(name, path) for name, text in documents.items() for path in named.findall(text) if not (ROOT / path.rstrip("/")).exists()}
+    assert not missing
+
+
+def test_decisions_are_numbered_listed_and_whole() -> None:
+    folder = ROOT / "docs" / "adr"
+    decisions = sorted(path.name for path in folder.glob("[0-9]*.md"))
+    assert [int(name[:4]) for name in decisions] == list(range(1, len(decisions) + 1))
+    index = (folder / "README.md").read_text(encoding="utf-8")
+    for name in decisions:
+        text = (folder / name).read_text(encoding="utf-8")
+        assert f"]({name})" in index
+        assert text.startswith(f"# {name[:4]} ")
+        for heading in ("\nStatus: ", "\n## What had to be decided\n", "\n## Decision\n", "\n## What follows\n", "\n## Rejected\n"):
+            assert heading in text, f"{name}: {heading.strip()}"
+
+
 # --- scripts ----------------------------------------------------------------------------------------------------------
 
 SCRIPTS = [".ci/run", "script/setup", "script/demo", "script/test", "script/kafka", "script/lock"]
