@@ -119,11 +119,14 @@ class Converger:
         """Closes a row found `intended` after a restart by reading back; returns the closed row, which is written (E1).
 
         Makes no call that mutates: whether anything is left to do, the next look finds out. Raises TemporaryError where the target
-        cannot be read now: the row stays open.
+        cannot be read now: the row stays open. Where it never can be, the row is closed as `unknown`.
         """
-        person = await read_person(self.directory, action.tenant, action.person, LANE)
-        target = find_target(self.targets, action.tenant, action.target)
-        return await self.closer.close(action, person, target, LANE)
+        try:
+            target = find_target(self.targets, action.tenant, action.target)
+            person = await read_person(self.directory, action.tenant, action.person, LANE)
+            return await self.closer.close(action, person, target, LANE)
+        except PermanentError as error:
+            return await self.closer.give_up(action, error)
 
     # --- the run ------------------------------------------------------------------------------------------------------
 

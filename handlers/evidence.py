@@ -11,6 +11,7 @@ from __future__ import annotations
 from handlers.contract import Clock, Journal, Lane, LinkBook, Target
 from handlers.creation import is_made
 from model.change import Action, ActionStatus, ChangeKind
+from model.errors import PermanentError
 from model.person import Account, Person
 
 
@@ -66,6 +67,13 @@ class RowCloser:
             news["detail"] = "read back after a restart" if effect else "read back after a restart: no effect"
         if effect:
             news |= {"observed": now, "account": action.account or (account.id if account else "")}
+        closed = action.model_copy(update=news)
+        await self.journal.answered(closed)
+        return closed
+
+    async def give_up(self, action: Action, error: PermanentError) -> Action:
+        """Nobody will ever be able to read this back (the target is configured no longer, or refuses us)."""
+        news = {"status": ActionStatus.UNKNOWN, "detail": f"cannot be read back: {error}", "answered": self.clock.now()}
         closed = action.model_copy(update=news)
         await self.journal.answered(closed)
         return closed

@@ -77,15 +77,20 @@ class Lockdown:
         attempt: int = 1,
     ) -> ContainmentResult:
         """Contains one person. `hold` is needed with scope `full` and must be None with `sessions` (D15). `only` names the targets of
-        a retry. Raises Fenced, and what journal and writer raise (nothing was called at a target whose intent is not durable).
+        a retry. An order `again` repeats the containment that its Hold stands for: Okta is left out where the Hold leaves it out.
+        Raises Fenced, and what journal and writer raise (nothing was called at a target whose intent is not durable).
         """
-        if order.kind != "lockdown" or (hold is not None) != (order.scope is Scope.FULL):
-            raise ValueError("contain takes orders of kind lockdown, with a Hold exactly where the scope is full")
+        if order.kind not in ("lockdown", "again") or (hold is not None) != (order.scope is Scope.FULL):
+            raise ValueError("contain takes orders of kind lockdown or again, with a Hold exactly where the scope is full")
         if refusal := self._refusal(order.tenant, order.person):
             return refusal
-        if hold is not None and attempt > 1 and not await self._stands(hold):
+        repeated = attempt > 1 or order.kind == "again"
+        if hold is not None and repeated and not await self._stands(hold):
             return ContainmentResult("superseded", hold=hold, reason="the Hold was released")
-        targets = [one for one in self._targets(order.tenant) if not (order.downstream and one.kind == OKTA)]
+        if order.kind == "again" and hold is not None:
+            targets = self._spoken_of(hold)
+        else:
+            targets = [one for one in self._targets(order.tenant) if not (order.downstream and one.kind == OKTA)]
         keeper = None
         if hold is not None and not self.dry_run:
             self.fence.check(order.tenant, order.person)
@@ -124,12 +129,10 @@ class Lockdown:
         once more there, they are paged and left to a human. Does nothing for a Hold that stands no longer."""
         if not await self._stands(hold):
             return DriftResult(hold=hold)
-        named = {target for target, _ in hold.accounts}
-        targets = [one for one in self._targets(hold.tenant) if one.kind != OKTA or one.name in named]
         keeper = HoldKeeper(hold, self.writer)
         about = About(hold.tenant, hold.person, 1, hold.incident)
         closure = Closure(about, Scope.FULL, _once(lambda: self.directory.person(hold.tenant, hold.person, "lockdown")), keeper)
-        drifts = await _all(self._drift(one, closure, one.name in closed_before) for one in targets)
+        drifts = await _all(self._drift(one, closure, one.name in closed_before) for one in self._spoken_of(hold))
         return DriftResult(tuple(drifts), keeper.hold)
 
     async def release(
@@ -140,9 +143,11 @@ class Lockdown:
 
     async def resume(self, action: Action) -> Action:
         """Closes a row of this lane found `intended` after a restart, by reading back. Raises TemporaryError: the row stays open."""
-        target = find_target(self.targets, action.tenant, action.target)
         person = Person(tenant=action.tenant, id=action.person, status=PersonStatus.UNKNOWN)
-        return await self.rows.close(action, person, target, "lockdown")
+        try:
+            return await self.rows.close(action, person, find_target(self.targets, action.tenant, action.target), "lockdown")
+        except PermanentError as error:
+            return await self.rows.give_up(action, error)
 
     # ------------------------------------------------------------------------------------------------------------------
 
@@ -156,6 +161,11 @@ class Lockdown:
 
     def _targets(self, tenant: str) -> list[Target]:
         return list(self.targets.get(tenant, {}).values())
+
+    def _spoken_of(self, hold: Hold) -> list[Target]:
+        """Every target, whether it had an account or not; an Okta only where the Hold covers it."""
+        named = {target for target, _ in hold.accounts}
+        return [one for one in self._targets(hold.tenant) if one.kind != OKTA or one.name in named]
 
     async def _stands(self, hold: Hold) -> bool:
         return any(one.id == hold.id for one in await self.holds.open_holds(hold.tenant, hold.person, fresh=True))

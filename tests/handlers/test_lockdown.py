@@ -107,6 +107,21 @@ async def test_scope_sessions_suspends_nothing_and_writes_no_hold() -> None:
     assert (at.account().active, at.account().sessions) == (True, 0)
 
 
+async def test_an_order_again_repeats_what_its_hold_stands_for() -> None:
+    """D11: provisioning met a Hold too late; what it opened is shut, and a Hold that leaves Okta out stays so."""
+    at = house()
+    first = await at.lockdown.contain(order(downstream=True), hold(), "i-1")
+    at.account().active = True
+    assert first.hold is not None
+    result = await at.lockdown.contain(order("again"), first.hold, "i-1")
+    assert states(result) == {"box": "closed"}
+    assert not at.account().active
+    assert at.okta.effects == []
+    assert first.hold.restore == at.holds.holds["h1"].restore
+    await at.lockdown.release(first.hold, actor="cara", reason="cleared")
+    assert (await at.lockdown.contain(order("again"), first.hold, "i-1")).state == "superseded"
+
+
 @pytest.mark.parametrize(("ordered", "given"), [(FULL, None), (SESSIONS, hold()), (order("approve"), hold()), (LEAVE, None)])
 async def test_an_order_that_does_not_fit_is_a_defect(ordered: Any, given: Any) -> None:
     with pytest.raises(ValueError, match="contain takes orders"):
@@ -566,6 +581,14 @@ async def test_a_row_left_open_is_closed_by_reading_back(effect: bool) -> None:
     closed = await at.lockdown.resume(row.model_copy(update={"status": ActionStatus.INTENDED}))
     assert closed.status is (ActionStatus.DONE if effect else ActionStatus.FAILED)
     assert at.box.effects == []
+
+
+async def test_a_row_at_a_target_that_is_configured_no_longer_does_not_stay_open() -> None:
+    at = house()
+    await contained(at)
+    row = next(iter(at.journal.rows.values())).model_copy(update={"target": "sharepoint", "status": ActionStatus.INTENDED})
+    assert (await at.lockdown.resume(row)).status is ActionStatus.UNKNOWN
+    assert (await at.converger.resume(row)).status is ActionStatus.UNKNOWN
 
 
 def test_the_targets_of_one_tenant_are_not_those_of_another() -> None:
