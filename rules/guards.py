@@ -21,7 +21,7 @@ from model.errors import ConfigurationError
 from model.event import is_safe_id
 
 #: Placeholders that the built-in rules use; empty until the operator gives them values.
-DEFAULT_PLACEHOLDERS: dict[str, tuple[str, ...]] = {"own_api_tokens": (), "login_patterns": ()}
+DEFAULT_PLACEHOLDERS: dict[str, tuple[str, ...]] = {"own_api_tokens": (), "login_patterns": (), "approved_binaries": ()}
 
 _LONGEST_WINDOW = timedelta(days=31)
 #: Wider networks than these guard nothing in particular.

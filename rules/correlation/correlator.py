@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,8 +20,9 @@ from rules.correlation.observation import Observation
 from rules.correlation.seen import FirstSeen
 from rules.correlation.spec import Kind
 from rules.correlation.window import ENDS
-from rules.record import MOST_ELEMENTS, inert
+from rules.record import MOST_ELEMENTS, inert, matched
 from rules.rule import Rule
+from rules.sigma.expression import evidence_of
 
 _FORMAT = 1
 
@@ -33,6 +35,7 @@ class Correlator:
         self.nodes = {rule.id: node_of(rule) for rule in rules if rule.spec is not None}
         self.seen = {rule.id: FirstSeen(rule.section.first_seen) for rule in rules if rule.section.first_seen is not None}
         self._versions = {rule.id: rule.version for rule in rules}
+        self._matched_by = {rule.match_id: rule for rule in rules if rule.expression is not None}
         self._feeds: dict[str, list[tuple[Node, int]]] = {}
         self._learners: dict[str, list[FirstSeen]] = {}
         for rule in rules:
@@ -87,7 +90,13 @@ class Correlator:
         for node, member in self._feeds.get(rule_id, ()):
             for found in node.feed(member, seen, self.clock):
                 findings.extend(self._report(node, found, seen))
-        return findings
+        return [self._with_evidence(one, rule_id, seen) for one in findings] if findings else findings
+
+    def _with_evidence(self, finding: Finding, rule_id: str, seen: Observation) -> Finding:
+        """What the completing event matched stands beside the figures of the correlation."""
+        expression = self._matched_by[rule_id].expression
+        evidence = matched(evidence_of(expression.root, seen.event)) if expression is not None else {}
+        return replace(finding, matched=finding.matched | {name: value for name, value in evidence.items() if name not in finding.matched})
 
     def _report(self, node: Node, found: Found, seen: Observation | None) -> Iterator[Finding]:
         rule = node.rule
@@ -161,17 +170,17 @@ def _finding(node: Node, found: Found, who: str | None) -> Finding:
     rule, spec, hit = node.rule, node.spec, found.hit
     first, last = hit.entries[0].time, max(entry.time for entry in hit.entries)
     uuids = list(dict.fromkeys(entry.uuid for entry in hit.entries))
-    matched: dict[str, Any] = {name: inert(value) for name, value in zip(spec.group_by, found.key, strict=True)}
+    facts: dict[str, Any] = {name: inert(value) for name, value in zip(spec.group_by, found.key, strict=True)}
     if rule.section.absence is not None:
-        matched["absent"] = rule.section.absence.expect
+        facts["absent"] = rule.section.absence.expect
     else:
         label = (
             spec.kind.value
             if spec.kind in (Kind.EVENT_COUNT, Kind.TEMPORAL, Kind.TEMPORAL_ORDERED)
             else f"{spec.kind.value}({', '.join(spec.fields)})"
         )
-        matched[label] = int(hit.figure) if hit.figure.is_integer() else hit.figure
-    matched |= {"since": _iso(first), "until": _iso(last), "events": inert(uuids[-MOST_ELEMENTS:])}
+        facts[label] = int(hit.figure) if hit.figure.is_integer() else hit.figure
+    facts |= {"since": _iso(first), "until": _iso(last), "events": inert(uuids[-MOST_ELEMENTS:])}
     return Finding(
         rule=rule.id,
         rule_version=rule.version,
@@ -181,7 +190,7 @@ def _finding(node: Node, found: Found, who: str | None) -> Finding:
         person=who,
         scope=rule.scope,
         downstream=rule.downstream,
-        matched=matched,
+        matched=facts,
         runbook=rule.runbook,
     )
 
