@@ -19,6 +19,8 @@ LONGEST_STRUCTURE = 65_536
 DEEPEST = 32
 
 _KEY = re.compile(r"(?:^|,)\s*([A-Za-z_][\w .\-]*?)=")
+#: `Risk{level=LOW}` is written as well.
+_NAMED = re.compile(r"^[A-Za-z]\w{0,63}\{")
 _OPEN, _CLOSE = "{[(", "}])"
 
 
@@ -57,7 +59,7 @@ def structure_of(text: str) -> dict[str, Any] | list[Any] | None:
     """
     if len(text) > LONGEST_STRUCTURE:
         return None
-    stripped = text.strip()
+    stripped = _NAMED.sub("{", text.strip(), count=1)
     if not stripped or stripped[0] not in "{[" or stripped[-1] not in "}]":
         return None
     try:
