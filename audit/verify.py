@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,12 @@ Progress = Callable[[int, int], None]
 _NOWHERE = Log("", "", -1)
 
 
-def verify(source: Path | DuckDBPyConnection, *, progress: Progress | None = None, memory_limit: str = "1GB") -> VerifyReport:
-    """`source` is the file (take the lock first, as client.py does) or a connection of its own on an open one. `progress(done, all)` counts
-    chained records. Raises FaultError where the file cannot be read, ConfigurationError where it is no audit file of this version."""
+def verify(
+    source: Path | DuckDBPyConnection, *, progress: Progress | None = None, memory_limit: str = "1GB", inside: bool = False
+) -> VerifyReport:
+    """`source` is the file (take the lock first, as client.py does) or a connection of its own on an open one; with `inside`, one that has a
+    transaction open, whose state is then verified. `progress(done, all)` counts chained records. Raises FaultError where the file cannot be
+    read, ConfigurationError where it is no audit file of this version."""
     if isinstance(source, Path):
         con = connect(source, memory_limit=memory_limit, read_only=True)
         try:
@@ -46,7 +49,7 @@ def verify(source: Path | DuckDBPyConnection, *, progress: Progress | None = Non
         finally:
             con.close()
     try:
-        with _snapshot(source):
+        with nullcontext() if inside else _snapshot(source):
             return _Verification(source, progress or (lambda done, total: None)).run()
     except duckdb.Error as error:
         raise FaultError(f"the audit file cannot be verified: {explain(error)}") from error
@@ -54,12 +57,8 @@ def verify(source: Path | DuckDBPyConnection, *, progress: Progress | None = Non
 
 @contextmanager
 def _snapshot(con: DuckDBPyConnection) -> Iterator[None]:
-    """One state of the file for all queries; joins a transaction that is already open."""
-    try:
-        con.execute("BEGIN TRANSACTION READ ONLY")
-    except duckdb.TransactionException:
-        yield
-        return
+    """One state of the file for all queries."""
+    con.execute("BEGIN TRANSACTION READ ONLY")
     try:
         yield
     finally:
@@ -114,12 +113,13 @@ class _Verification:
         """Every log that some table speaks of → those tables."""
         logs: dict[Log, set[str]] = defaultdict(set)
         totals: Counter[str] = Counter()
-        for table in ("chain", "positions", *BYTES, *DERIVED):
-            for *coordinates, count in self._ask(
-                f"SELECT incarnation, topic, partition, count(*) FROM {table} GROUP BY ALL"  # noqa: S608 - our own names
-            ):
-                logs[Log(*coordinates)].add(table)
-                totals[table] += count
+        counts = (
+            f"SELECT '{table}', incarnation, topic, partition, count(*) FROM {table} GROUP BY ALL"  # noqa: S608 - our own names
+            for table in ("chain", "positions", *BYTES, *DERIVED)
+        )
+        for table, *coordinates, count in self._ask(" UNION ALL ".join(counts)):
+            logs[Log(*coordinates)].add(table)
+            totals[table] += count
         self._all = totals["chain"]
         self._report.counts = {name: totals[name] for name in ("chain", *BYTES, *DERIVED)}
         return logs
@@ -137,14 +137,17 @@ class _Verification:
 
 
 #: Repeats (no receive time, no row: walk.py holds these two together) without an earlier record of the same content that has its row.
+#: Between partitions (a rebuilt cluster may spread keys anew) only the incarnation says what was earlier.
 _UNVOUCHED = """
-    WITH placed AS (SELECT chain.*, (ordinal << 44) | greatest("offset", 0) AS place FROM chain LEFT JOIN incarnations USING (incarnation)),
-    vouched AS (
-        SELECT topic, partition, key_sha256, value_sha256, min(place) AS place FROM placed WHERE received IS NOT NULL GROUP BY ALL
-    )
+    WITH placed AS (SELECT chain.*, ordinal FROM chain LEFT JOIN incarnations USING (incarnation))
     SELECT r.incarnation, r.topic, r.partition, r."offset" FROM placed r
-    LEFT JOIN vouched v USING (topic, partition, key_sha256, value_sha256)
-    WHERE r.received IS NULL AND (v.place IS NULL OR v.place >= r.place) ORDER BY ALL LIMIT 1000
+    LEFT JOIN (FROM placed WHERE received IS NOT NULL) v
+        ON v.topic = r.topic AND v.key_sha256 = r.key_sha256 AND v.value_sha256 = r.value_sha256
+    WHERE r.received IS NULL GROUP BY ALL
+    HAVING NOT coalesce(bool_or(
+        v.ordinal < r.ordinal OR (v.ordinal = r.ordinal AND (v.partition <> r.partition OR v."offset" < r."offset"))
+    ), false)
+    ORDER BY ALL LIMIT 1000
 """
 
 #: What may be there once only.

@@ -189,7 +189,8 @@ def _event_columns(raw: bytes, tenant: str) -> list[Any] | None:
 
 
 def _quarantine_columns(raw: bytes, key: bytes, kind: str) -> list[Any]:
-    return [kind, tenant_of_record(key, kind), _reason(raw, key, kind), len(raw), sha256(raw).hexdigest()]
+    known = kind if kind in ("event", "audit") else None
+    return [known, tenant_of_record(key, kind), _reason(raw, key, kind), len(raw), sha256(raw).hexdigest()]
 
 
 def _reason(raw: bytes, key: bytes, kind: str) -> str | None:

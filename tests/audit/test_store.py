@@ -470,6 +470,18 @@ def test_another_incarnation_over_the_same_file_loses_and_repeats_nothing(path: 
         assert {head.incarnation for head in report.heads} == {"one", "two"}
 
 
+def test_a_rebuilt_cluster_may_spread_keys_over_other_partitions(path: Path) -> None:
+    with AuditStore(path, "one") as store:
+        store.write(day())
+        before = contents(store)
+    again = sorted(day(), key=lambda one: (one.topic, one.partition, one.offset))
+    with AuditStore(path, "two") as store:
+        store.write([one._replace(partition=5, offset=n) for n, one in enumerate(again)])
+        assert contents(store) == before
+        with store.reader() as cursor:
+            assert verify(cursor).breaks == []
+
+
 def test_records_of_a_later_incarnation_come_after_those_of_an_earlier_one(path: Path) -> None:
     log = Log()
     log.gap(AUDIT, of=1_000_000)
