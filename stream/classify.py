@@ -77,6 +77,9 @@ class ClassifyRole:
         await self._brakes.caught_up()
         self._judges.clear()
 
+    async def revoked(self, partitions: set[TP]) -> None:
+        """Nothing is begun here that its batch does not wait for."""
+
     async def begin(self, tp: TP, records: Records) -> Awaitable[Any]:
         now = self._clock.now()
         judged = [judgement for record in records if (judgement := self._one(record, now)) is not None]
@@ -86,7 +89,7 @@ class ClassifyRole:
 
     def _one(self, record: Any, now: datetime) -> Judgement | None:
         try:
-            event = decode(record.value)
+            event = decode(record.value or b"")
         except MalformedEvent:
             return None  # the recorder quarantines it, with its bytes
         try:
@@ -120,7 +123,7 @@ class ClassifyRole:
 
     async def _keep_brakes(self) -> None:
         """The count is durable before the order that it let through (E9)."""
-        for tenant, judge in self._judges.items():
+        for tenant, judge in list(self._judges.items()):  # an assignment may forget them meanwhile
             if judge.brake.changed:
                 await self._brakes.write(f"lockdown:{tenant}", judge.brake.state.to_bytes())
                 judge.brake.changed = False

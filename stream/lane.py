@@ -124,8 +124,13 @@ class LaneRole:
         owned = {tp.partition for tp in partitions}
         for tenant, person in self.journal.people_with_open():
             if topics.partition_of(topics.person_key(tenant, person), self._broker.partitions) in owned:
-                self.chains.add((tenant, person), partial(self._resume, tenant, person))
+                self.chains.add((tenant, person), partial(self._resume, tenant, person)).add_done_callback(self.schedule.note)
         self.schedule.rescan()
+
+    async def revoked(self, partitions: set[TP]) -> None:
+        """Scheduled and resumed work belongs to no batch: it is cancelled here (D12)."""
+        gone = {tp.partition for tp in partitions}
+        await self.chains.cancel(lambda key: topics.partition_of(topics.person_key(*key), self._broker.partitions) in gone)
 
     async def begin(self, tp: TP, records: Records) -> Awaitable[Any]:
         people: dict[bytes, list[Item]] = {}

@@ -151,13 +151,17 @@ class Schedule:
         if self._owns(due.tenant, due.person) and self.get(due.tenant, due.person, due.slot) == due:
             await self._run(due)
 
+    def note(self, task: asyncio.Task[None]) -> bool:
+        """Work that belongs to no batch and failed ends the process, as a batch's would. True where it did not fail."""
+        if task.cancelled() or (error := task.exception()) is None:
+            return True
+        log.error("work outside a batch failed", exc_info=error)
+        self.failure = error
+        return False
+
     def _done(self, key: str, task: asyncio.Task[None]) -> None:
         self._running.discard(key)
-        if task.cancelled():
-            return
-        if (error := task.exception()) is not None:
-            log.error("scheduled work %s failed", key, exc_info=error)
-            self.failure = error
+        if not self.note(task) or task.cancelled():
             return
         value = self._state.values.get(key)
         if value is not None:  # still there: put again by the work itself, maybe while the follower's callback was not due

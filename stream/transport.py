@@ -11,7 +11,8 @@ What this file changes, and nothing else:
    dropped and sought again, and twice in a row is a fault.
 2. The ledger: batches per partition. An ack counts only for the very message object of the present assignment; what is committed
    is the end of the contiguous run of finished batches, and it leaves the ledger only when Kafka took the commit.
-3. A revoked partition is forgotten, after its work was cancelled and awaited (D12, `on_revoked`).
+3. A revoked partition is withdrawn at once (nothing of it is begun any more), its work is cancelled and awaited (D12, `on_revoked`),
+   what is finished is committed, and then it is forgotten.
 4. `_add_gap` books nothing. `perform_seek` seeks explicitly, to the beginning where the group never committed (D8).
 5. fetch_max_wait is lowered from Faust's hard-coded 1,500 ms, and partitions are assigned by range, so that one worker owns the same
    partition number of every topic it reads (round-robin would split a person's orders from the commands about them).
@@ -23,6 +24,8 @@ Rejected: capping Faust's own commit at the lowest unacknowledged offset (lost m
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
@@ -45,6 +48,8 @@ log = logging.getLogger(__name__)
 
 #: Idle partitions make a fetch wait this long; Faust's 1,500 ms delayed data beside them by up to a second.
 FETCH_MAX_WAIT_MS = 50
+#: A revocation waits so long for the commit of what is finished; without it that much is only done again.
+LAST_COMMIT_S = 5.0
 
 Partitions = Callable[[set[TP]], Awaitable[None]]
 
@@ -72,6 +77,11 @@ class Ledger:
         self._batches = {tp: deque() for tp in positions}
         self._expected = dict(positions)
         self._refused = {}
+
+    def withdraw(self, tps: Iterable[TP]) -> None:
+        """They are going away: nothing of them is admitted or begun any more; what is finished may still be committed."""
+        for tp in tps:
+            self._expected.pop(tp, None)
 
     def forget(self, tps: Iterable[TP]) -> None:
         for tp in tps:
@@ -101,8 +111,10 @@ class Ledger:
         return tp in self._expected
 
     def holds(self, message: ConsumerMessage) -> bool:
-        """True while the message is unfinished work of the present assignment."""
-        return any(batch.message is message and not batch.done for batch in self._batches.get(message.tp, ()))
+        """True while the message is unfinished work of a partition that is ours."""
+        return message.tp in self._expected and any(
+            batch.message is message and not batch.done for batch in self._batches.get(message.tp, ())
+        )
 
     def finish(self, message: Message) -> bool:
         """Marks the batch done; False for a message of another assignment."""
@@ -264,8 +276,12 @@ class BatchConsumer(Consumer):
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         tps = ensure_TPset(revoked)
+        self.ledger.withdraw(tps)
         if self.on_revoked is not None:
             await self.on_revoked(tps)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_COMMIT_S):
+                await self.commit(tps)
         self.ledger.forget(tps)
         await super().on_partitions_revoked(revoked)
 

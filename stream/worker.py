@@ -12,11 +12,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import faust
 from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
 from faust.types import TP
 
 from model.errors import FaultError, Fenced
@@ -28,8 +30,12 @@ log = logging.getLogger(__name__)
 
 #: Batches being worked at once, over all partitions of a worker.
 IN_FLIGHT = 64
-#: No committed progress for so long while there is something to read: the process ends (P4).
+#: No committed progress of a partition for so long while it holds something to do: the process ends (P4).
 STALLED_S = 120.0
+#: How often the ends of our partitions are read for that, and how long the answer may take.
+LOOK_EVERY_S = 5.0
+#: A stop waits so long for what is in flight; the rest is delivered again (33).
+GRACE_S = 8.0
 
 Records = Sequence[ConsumerRecord]
 
@@ -43,18 +49,51 @@ class Handler(Protocol):
     async def assigned(self, partitions: set[TP]) -> None:
         """New partitions are ours; called before the first batch of any of them."""
 
+    async def revoked(self, partitions: set[TP]) -> None:
+        """They go away (D12): returns when nothing of theirs is worked on any more. Their batches are cancelled already."""
+
+
+class Watchdog:
+    """P4, partition by partition: a busy one must not hide one that stands still. Pure; times in seconds of one monotonic clock."""
+
+    def __init__(self, patience_s: float) -> None:
+        self._patience_s = patience_s
+        self._seen: dict[TP, tuple[int, float]] = {}
+
+    def look(self, progress: Mapping[TP, tuple[int, bool]], now: float) -> None:
+        """`progress`: per owned partition the committed offset, and whether anything is left to do. Raises FaultError."""
+        self._seen = {tp: seen for tp, seen in self._seen.items() if tp in progress}
+        for tp, (committed, is_behind) in progress.items():
+            before, since = self._seen.get(tp, (-1, now))
+            if committed != before or not is_behind:
+                self._seen[tp] = (committed, now)
+            elif now - since > self._patience_s:
+                raise FaultError(
+                    f"{tp.topic}[{tp.partition}] made no progress for {self._patience_s:.0f} s with work in hand, at {committed}"
+                )
+
 
 class Worker:
     """One member of one consumer group over some topics that share their keys and partition counts."""
 
-    def __init__(self, broker: Broker, group: str, topics: Sequence[Topic], handler: Handler, session_timeout_s: float = 20.0) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        group: str,
+        topics: Sequence[Topic],
+        handler: Handler,
+        session_timeout_s: float = 20.0,
+        *,
+        stalled_s: float = STALLED_S,
+    ) -> None:
         self._broker, self._group, self._handler = broker, group, handler
         self._topics = topics
         self._session_timeout_s = session_timeout_s
         self._slots = asyncio.Semaphore(IN_FLIGHT)
-        self._tasks: dict[TP, set[asyncio.Task[None]]] = {}
+        self._tasks: dict[TP, dict[asyncio.Task[None], asyncio.Future[Any]]] = {}
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._progress = (time.monotonic(), -1)
+        self._watchdog = Watchdog(stalled_s)
+        self._look_every_s = min(LOOK_EVERY_S, stalled_s / 2)
         self._ends = broker.reader()
         self._app = self._make_app()
 
@@ -101,7 +140,7 @@ class Worker:
         self.consumer.stop_flow()
         running = [task for tasks in self._tasks.values() for task in tasks]
         if running:
-            await asyncio.wait(running, timeout=self._session_timeout_s)
+            await asyncio.wait(running, timeout=GRACE_S)
         await self._revoked(set(self._tasks))
         await self.consumer.commit()
         await self._app.stop()
@@ -111,13 +150,18 @@ class Worker:
 
     async def failed(self) -> None:
         """Returns never, but raises FaultError when a batch failed, the app crashed or progress stopped."""
+        looked = time.monotonic()
         while True:
-            await asyncio.wait([self._failed], timeout=1.0)
+            await asyncio.wait([self._failed], timeout=min(1.0, self._look_every_s))
             if self._failed.done():
                 self._failed.result()
-            if self._app.crash_reason is not None:
-                raise FaultError(f"{self._group}: Faust crashed: {self._app.crash_reason!r}") from self._app.crash_reason
-            self._watch()
+            if (crash := self._app.crash_reason) is not None:
+                raise FaultError(
+                    f"{self._group}: {crash}" if isinstance(crash, FaultError) else f"{self._group}: Faust crashed: {crash!r}"
+                ) from crash
+            if time.monotonic() - looked >= self._look_every_s:
+                await self._watch()
+                looked = time.monotonic()
 
     async def _agent(self, stream: Any) -> None:
         async for event in stream.noack().events():
@@ -126,7 +170,7 @@ class Worker:
                 if not self.consumer.ledger.holds(event.message):
                     self._slots.release()
                     continue
-                rest = await self._handler.begin(event.message.tp, event.value)
+                rest = asyncio.ensure_future(await self._handler.begin(event.message.tp, event.value))
             except asyncio.CancelledError:
                 self._slots.release()
                 raise
@@ -135,11 +179,18 @@ class Worker:
                 self._fail(error)
                 continue
             task = asyncio.create_task(self._finish(event.message, event.value, rest))
-            tasks = self._tasks.setdefault(event.message.tp, set())
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
+            tp: TP = event.message.tp
+            self._tasks.setdefault(tp, {})[task] = rest
+            task.add_done_callback(partial(self._finished, tp))
+            if not self.consumer.ledger.holds(event.message):  # revoked while it was handed over
+                await self._cancel({task: rest})
 
-    async def _finish(self, message: Any, records: Records, rest: Awaitable[Any]) -> None:
+    def _finished(self, tp: TP, task: asyncio.Task[None]) -> None:
+        """Also for a task that was cancelled before it could begin."""
+        self._tasks[tp].pop(task, None)
+        self._slots.release()
+
+    async def _finish(self, message: Any, records: Records, rest: asyncio.Future[Any]) -> None:
         try:
             await rest
             self.consumer.ack(message)
@@ -149,8 +200,6 @@ class Worker:
             log.warning("%s: %s", self._group, error)
         except Exception as error:
             self._fail(error)
-        finally:
-            self._slots.release()
 
     def _fail(self, error: BaseException) -> None:
         log.error("%s: a batch failed, nothing of it is acknowledged: %r", self._group, error, exc_info=error)
@@ -159,11 +208,14 @@ class Worker:
 
     async def _revoked(self, tps: set[TP]) -> None:
         """D12: the work of partitions that go away is cancelled and awaited."""
-        tasks = [task for tp in tps for task in self._tasks.get(tp, ())]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.gather(*tasks, return_exceptions=True)
+        await self._cancel({task: rest for tp in tps for task, rest in self._tasks.get(tp, {}).items()})
+        await self._handler.revoked(tps)
+
+    @staticmethod
+    async def _cancel(tasks: Mapping[asyncio.Task[None], asyncio.Future[Any]]) -> None:
+        for one in (*tasks, *tasks.values()):
+            one.cancel()
+        await asyncio.gather(*tasks, *tasks.values(), return_exceptions=True)
 
     async def _assigned(self, tps: set[TP]) -> None:
         try:
@@ -172,16 +224,20 @@ class Worker:
             self._fail(error)
             raise
 
-    def _watch(self) -> None:
-        """P4: something to read, and no commit for too long."""
+    async def _watch(self) -> None:
+        """P4: something to read or in hand, and no commit for too long. A broker that does not answer is no fault of ours."""
         consumer = self.consumer
-        committed = sum(offset or 0 for offset in consumer._committed_offset.values())
-        now = time.monotonic()
-        behind = consumer.ledger.unfinished() > 0
-        if committed != self._progress[1] or not behind:
-            self._progress = (now, committed)
-        elif now - self._progress[0] > STALLED_S:
-            raise FaultError(f"{self._group} made no progress for {STALLED_S:.0f} s with work in hand")
+        owned = consumer.ledger.partitions()
+        try:
+            async with asyncio.timeout(self._look_every_s):
+                ends = await self._ends.end_offsets([TopicPartition(tp.topic, tp.partition) for tp in owned]) if owned else {}
+        except (KafkaError, TimeoutError):
+            return
+        progress = {}
+        for tp in owned & consumer.ledger.partitions():
+            committed = consumer._committed_offset[tp] or 0
+            progress[tp] = (committed, committed < ends[TopicPartition(tp.topic, tp.partition)])
+        self._watchdog.look(progress, time.monotonic())
 
     async def lag(self) -> int:
         """Records of our partitions that are not yet finished and committed."""
@@ -210,30 +266,40 @@ class Worker:
 
 
 class Chains:
-    """Work of one key in order, of different keys at once."""
+    """Work of one key in order, of different keys at once. `_last` holds, per key, what ends when all its work so far has ended:
+    a link that is cancelled while it waits must not let the next one overtake what it waited for."""
 
     def __init__(self) -> None:
-        self._last: dict[Any, asyncio.Task[Any]] = {}
+        self._last: dict[Any, asyncio.Future[Any]] = {}
+        self._tasks: dict[asyncio.Task[Any], Any] = {}
 
-    def add(self, key: Any, work: Any) -> asyncio.Task[Any]:
+    def add(self, key: Any, work: Callable[[], Awaitable[Any]]) -> asyncio.Task[Any]:
         """Runs the coroutine function `work` after all earlier work of `key`, whatever became of that."""
         before = self._last.get(key)
         task = asyncio.create_task(self._run(before, work))
-        self._last[key] = task
-        task.add_done_callback(lambda done: self._last.pop(key, None) if self._last.get(key) is done else None)
+        last: asyncio.Future[Any] = task if before is None else asyncio.create_task(self._both(before, task))
+        self._last[key], self._tasks[task] = last, key
+        task.add_done_callback(lambda done: self._tasks.pop(done, None))
+        last.add_done_callback(lambda done: self._last.pop(key, None) if self._last.get(key) is done else None)
         return task
 
-    async def _run(self, before: asyncio.Task[Any] | None, work: Any) -> Any:
+    async def _run(self, before: asyncio.Future[Any] | None, work: Callable[[], Awaitable[Any]]) -> Any:
         if before is not None:
             await asyncio.wait([before])
         return await work()
 
-    async def cancel(self) -> None:
-        """Cancels and awaits all that is left."""
-        tasks = list(self._last.values())
+    async def cancel(self, chosen: Callable[[Any], bool] = lambda key: True) -> None:
+        """Cancels and awaits all that is left of the chosen keys."""
+        tasks = [task for task, key in self._tasks.items() if chosen(key)]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        ends = [last for key, last in self._last.items() if chosen(key)]
+        if tasks or ends:
+            await asyncio.wait([*tasks, *ends])
+
+    @staticmethod
+    async def _both(before: asyncio.Future[Any], task: asyncio.Task[Any]) -> None:
+        await asyncio.wait([before, task])
 
     def __len__(self) -> int:
         return len(self._last)
