@@ -186,6 +186,11 @@ class KafkaJournal:
         else:
             await asyncio.gather(self._tell(action), self._intents.erase(key))
 
+    async def close(self, action: Action) -> None:
+        """Nothing more will be found out about it: a row that stays `unknown` (ended sessions leave no trace) is open no longer."""
+        if (key := self._key(action)) in self._intents.values:
+            await self._intents.erase(key)
+
     def open(self, tenant: str, person: str) -> list[Action]:
         """Intents of this lane for that person that nobody has closed."""
         prefix = f"{self._lane}:{tenant}:{person}:"

@@ -153,7 +153,6 @@ def _lockdown(house: House) -> LockdownRole:
     role = LockdownRole(house.broker, house.settings, house.clock)
     links_state = State(house.broker, role.publisher, topics.LINKS, lambda key, value: links.changed(key, value))
     links = Links(links_state)
-    removals = role.make_removals()
     role.more.append(links_state)
     role.engine = Lockdown(
         house.fleet(),
@@ -163,7 +162,7 @@ def _lockdown(house: House) -> LockdownRole:
         role.keeper,
         links,
         role.worker,
-        removals,
+        role.removals,
         house.protected,
         house.clock,
         dry_run=house.settings.dry_run,

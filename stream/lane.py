@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
@@ -17,16 +18,16 @@ from faust.types import TP
 from pydantic import ValidationError
 
 from handlers.contract import Clock, Lane
-from model.change import Action
+from model.change import Action, ActionStatus
 from model.decision import Severity
-from model.errors import FaultError, Fenced, TemporaryError
+from model.errors import CredentialsRefused, FaultError, Fenced, PermanentError, TemporaryError
 from model.event import digest
 from model.records import Command, Knock, Notice, Order
 from model.settings import Settings
 from stream import topics
 from stream.books import KafkaJournal
 from stream.broker import Broker, Publisher
-from stream.schedule import Due, RetryPolicy, Schedule
+from stream.schedule import Due, RetryPolicy, Schedule, as_payload
 from stream.state import Follower, State
 from stream.topics import Topic
 from stream.worker import Chains, Records, Worker
@@ -34,6 +35,10 @@ from stream.worker import Chains, Records, Worker
 log = logging.getLogger(__name__)
 
 Item = Order | Knock | Command
+#: Slots of work that was put off as it came.
+ITEM = "item."
+#: A worker that is fenced, but not yet told why, tries its scheduled work again after so long.
+FENCED_S = 1.0
 
 
 class LaneRole:
@@ -56,6 +61,7 @@ class LaneRole:
         self.retries = RetryPolicy(settings.safety)
         self.patience_s = settings.safety.batch_patience_s
         self._ticking: asyncio.Task[None] | None = None
+        self._carried_out: deque[str] = deque(maxlen=1000)
 
     # --- to be said by each lane ----------------------------------------------------------------------------------------
 
@@ -69,11 +75,15 @@ class LaneRole:
     async def later(self, due: Due) -> None:
         raise NotImplementedError  # pragma: no cover - abstract
 
-    async def outlived(self, tenant: str, person: str, items: Sequence[Item]) -> None:
-        """The work took longer than a batch may: its call was cancelled; put it on the schedule."""
+    async def command(self, command: Command) -> None:
         raise NotImplementedError  # pragma: no cover - abstract
 
-    async def resume(self, action: Action) -> None:
+    async def outlived(self, tenant: str, person: str, items: Sequence[Item]) -> None:
+        """The work took longer than a batch may: its call was cancelled; what is not done goes on the schedule."""
+        raise NotImplementedError  # pragma: no cover - abstract
+
+    async def resume(self, action: Action) -> Action:
+        """Closes a row by reading back; the closed row. Raises TemporaryError where that cannot be done now."""
         raise NotImplementedError  # pragma: no cover - abstract
 
     # --- life -------------------------------------------------------------------------------------------------------------
@@ -153,6 +163,33 @@ class LaneRole:
             return None
         return item
 
+    async def put_off(self, tenant: str, person: str, item: Item, delay: float) -> None:
+        """Its batch is over, its work is not: it goes on by the schedule, as it came, each item in a slot of its own."""
+        now = self._clock.now()
+        due = Due(
+            lane=self.lane, tenant=tenant, person=person, slot=f"{ITEM}{item.id}", kind="retry", due=self._in(delay), since=now,
+            reason="took longer than a batch may", code="timeout", payload=item.model_dump_json(),
+        )  # fmt: skip
+        await self.schedule.put(due)
+
+    async def reread(self, due: Due) -> None:
+        """An item that was put off, or a redriven record that could not be read: once more, by what we know today."""
+        item = self._item(due.original)
+        if item is None:
+            await self.park(due.tenant, due.person, due.slot, "still unreadable", "unreadable", due.original)
+            return
+        await self.work(due.tenant, due.person, [item])
+        await self.schedule.done(due)
+
+    def _item(self, raw: bytes) -> Item | None:
+        for model in (self.work_model, Command):
+            try:
+                item: Item = model.from_bytes(raw)
+            except ValidationError:
+                continue
+            return item
+        return None
+
     async def _poison(self, tp: TP, record: Any, error: ValidationError) -> None:
         """Bytes on our own topic that are none of our words: kept whole, told, never dropped (P3)."""
         tenant, person = topics.split_person_key(record.key or b"")
@@ -177,6 +214,7 @@ class LaneRole:
             await self.again(due, "took too long", "timeout", None)
         except Fenced as error:
             log.warning("%s", error)
+            await self._clock.sleep(FENCED_S)  # the entry is due still: without a pause it would ask the vendors again and again
 
     async def _resume(self, tenant: str, person: str) -> None:
         try:
@@ -185,12 +223,19 @@ class LaneRole:
             log.warning("%s", error)
 
     async def _close_open(self, tenant: str, person: str) -> None:
-        """Intents that a crash or a cancelled call left open are closed by reading back (E1); what cannot be read now stays open."""
+        """Intents that a crash or a cancelled call left open are closed by reading back (E1); what cannot be read now stays open,
+        what can never be read (its target is configured no more) is closed as unknown."""
         for action in self.journal.open(tenant, person):
             try:
-                await self.resume(action)
-            except TemporaryError as error:
+                closed = await self.resume(action)
+            except (TemporaryError, CredentialsRefused) as error:
                 log.info("intent %s stays open: %s", action.intent, error)
+                continue
+            except PermanentError as error:
+                news = {"status": ActionStatus.UNKNOWN, "answered": self._clock.now(), "detail": f"cannot be read back: {error}"[:300]}
+                closed = action.model_copy(update=news)
+                await self.journal.answered(closed)
+            await self.journal.close(closed)
 
     # --- later ------------------------------------------------------------------------------------------------------------
 
@@ -208,7 +253,7 @@ class LaneRole:
         """Waits for a human, with the original bytes, the reason and the attempts (P3)."""
         now = self._clock.now()
         known = self.schedule.get(tenant, person, slot)
-        text = payload.decode("utf-8", "backslashreplace")
+        text = as_payload(payload)
         due = Due(
             lane=self.lane, tenant=tenant, person=person, slot=slot, kind="parked", due=now, since=known.since if known else now,
             attempts=(known.attempts if known else 0) + 1, reason=reason[:500], code=code, payload=text, **more,
@@ -242,6 +287,14 @@ class LaneRole:
         )  # fmt: skip
         await self.publisher.send(topics.OUTCOMES, topics.person_key(tenant, person), notice.to_bytes())
 
+    async def carry_out(self, command: Command) -> None:
+        await self.command(command)
+        self._carried_out.append(command.id)
+
+    def is_carried_out(self, item: Item) -> bool:
+        """By this process. A restart may carry a command out again, which does no harm."""
+        return item.id in self._carried_out
+
     async def take_command(self, command: Command) -> None:
         await self.tell(
             command.tenant, "command", f"{command.kind} by {command.actor}: {command.reason}", person=command.person,
@@ -252,10 +305,10 @@ class LaneRole:
         return self._clock.now() + timedelta(seconds=seconds)
 
     async def redrive_or_drop(self, command: Command) -> None:
-        """`parked redrive` makes the entry due now; `parked drop` forgets it. What was superseded is not there any more."""
+        """`parked redrive` makes the entry due now; `parked drop` forgets it. What was superseded is parked no longer and left alone."""
         slot = str(command.args.get("slot", ""))
         due = self.schedule.get(command.tenant, command.person, slot)
-        if due is None or command.args.get("lane") != self.lane:
+        if due is None or due.kind != "parked" or command.args.get("lane") != self.lane:
             return
         await self.take_command(command)
         if command.kind == "drop":

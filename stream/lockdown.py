@@ -28,6 +28,7 @@ from stream.lane import Item, LaneRole
 from stream.schedule import Due
 from stream.state import Follower, State
 
+_SHUT = ("closed", "nothing", "left", "planned")
 CONTAIN, CLOSE, READ_BACK, RELEASE = "contain", "close", "read_back", "release"
 #: A second read-back follows the first after so many times its delay.
 READ_BACKS = (1.0, 5.0)
@@ -44,16 +45,12 @@ class LockdownRole(LaneRole):
         index = HoldIndex()
         self._latches = State(broker, self.publisher, topics.HOLDS, index.changed)
         self.keeper = LatchKeeper(self._latches, index, self.publisher, clock)
+        self._brakes = State(broker, self.publisher, topics.BRAKES, lambda key, value: self.removals.changed(key, value))
+        self._counts = Follower(broker, topics.COUNTS)
+        #: A leaver's closing counts as a removal (D19); the counts are shared with the provision lane.
+        self.removals = Removals(self._brakes, self._counts, settings.safety.brakes, self.publisher, clock)
         self.more: list[Follower] = []
         self.engine: Lockdown | None = None
-
-    def make_removals(self) -> Removals:
-        """A leaver's closing counts as a removal (D19); the counts are shared with the provision lane."""
-        brakes = State(self._broker, self.publisher, topics.BRAKES, lambda key, value: removals.changed(key, value))
-        counts = Follower(self._broker, topics.COUNTS)
-        removals = Removals(brakes, counts, self._settings.safety.brakes, self.publisher, self._clock)
-        self.more += [brakes, counts]
-        return removals
 
     @property
     def _engine(self) -> Lockdown:
@@ -61,32 +58,31 @@ class LockdownRole(LaneRole):
         return self.engine
 
     def followers(self) -> Sequence[Follower]:
-        return [self._latches, *self.more]
+        return [self._latches, self._brakes, self._counts, *self.more]
 
     async def work(self, tenant: str, person: str, items: Sequence[Item]) -> None:
         for item in items:
             if isinstance(item, Order):
                 await self._order(item)
             elif isinstance(item, Command):
-                await self._command(item)
+                await self.carry_out(item)
 
     async def outlived(self, tenant: str, person: str, items: Sequence[Item]) -> None:
-        """Containment goes on by the schedule, no sooner than a call's own timeout (D24)."""
+        """What is not handled goes on by the schedule, no sooner than a call's own timeout (D24). Each for itself: an approval that
+        waits must not stand in the place of a lockdown, and a release is not forgotten."""
         for item in items:
-            if isinstance(item, Order) and not self.keeper.latch(tenant, person).has_handled(self._mark(item)):
-                slot = CLOSE if item.kind == "close" else CONTAIN
-                due = self._due(item, slot, delay=self._call_timeout())
-                await self.schedule.put(due.model_copy(update={"reason": "took longer than a batch may", "code": "timeout"}))
+            if not (self.is_carried_out(item) or self.keeper.latch(tenant, person).has_handled(self._mark(item))):
+                await self.put_off(tenant, person, item, self._call_timeout())
 
-    async def resume(self, action: Action) -> None:
-        await self._engine.resume(action)
+    async def resume(self, action: Action) -> Action:
+        return await self._engine.resume(action)
 
     def _call_timeout(self) -> float:
         return max((target.timeout_s for target in self._settings.targets.values()), default=15.0)
 
     @staticmethod
-    def _mark(order: Order) -> str:
-        return f"{order.kind}:{order.event.uuid}"
+    def _mark(item: Item) -> str:
+        return f"{item.kind}:{item.event.uuid}" if isinstance(item, Order) else f"command:{item.id}"
 
     # --- orders -----------------------------------------------------------------------------------------------------------
 
@@ -122,6 +118,8 @@ class LockdownRole(LaneRole):
         await self._settle(self._due(order, CONTAIN, incident=incident), order, result)
 
     async def _contain_again(self, order: Order, latch: Latch) -> None:
+        """Provisioning opened something before it saw the Hold: the whole lockdown once more (D11)."""
+        order = order.model_copy(update={"kind": "lockdown", "scope": Scope.FULL, "downstream": False})
         for hold in latch.open_holds:
             result = await self._engine.contain(order, hold, hold.incident)
             await self._settle(self._due(order, CONTAIN, incident=hold.incident), order, result)
@@ -167,7 +165,7 @@ class LockdownRole(LaneRole):
                 kind="read_back",
                 due=self._in(wait),
                 since=now,
-                attempts=number,
+                number=number,
                 hold=hold,
                 incident=incident,
                 only=tuple(closed),
@@ -207,7 +205,7 @@ class LockdownRole(LaneRole):
         targets = dict(before.targets) if before else {}
         if result is not None:
             targets |= {one.target: _told(one) for one in result.targets}
-            if state == "partial" and all(told["state"] in ("closed", "nothing", "left", "planned") for told in targets.values()):
+            if state == "partial" and targets and all(told["state"] in _SHUT for told in targets.values()):
                 state = "contained"
         ended = [told["answered"] for told in targets.values() if told.get("answered")]
         record = IncidentChanged(
@@ -268,30 +266,16 @@ class LockdownRole(LaneRole):
         elif due.slot == CONTAIN:
             await self._contain_later(due)
         else:
-            await self._reread(due)
-
-    async def _reread(self, due: Due) -> None:
-        """A redriven record that could not be read: read once more, by what we know today."""
-        await self.schedule.drop(due.tenant, due.person, due.slot)
-        try:
-            item: Item = Order.from_bytes(due.payload.encode())
-        except ValueError:
-            await self.park(due.tenant, due.person, due.slot, "still unreadable", "unreadable", due.payload.encode())
-            return
-        await self.work(due.tenant, due.person, [item])
+            await self.reread(due)
 
     async def _contain_later(self, due: Due) -> None:
-        order: Order = Order.from_bytes(due.payload.encode())
-        if due.incident is None:  # it outlived its batch before it had an incident
-            await self.schedule.drop(due.tenant, due.person, due.slot)
-            await self._order(order)
-            return
+        order: Order = Order.from_bytes(due.original)
         hold = self._hold(due)
-        result = await self._engine.contain(order, hold, due.incident, only=due.only or None, attempt=due.attempts + 1)
+        result = await self._engine.contain(order, hold, due.incident or "", only=due.only or None, attempt=due.attempts + 1)
         await self._settle(due, order, result)
 
     async def _close_again(self, due: Due) -> None:
-        order: Order = Order.from_bytes(due.payload.encode())
+        order: Order = Order.from_bytes(due.original)
         try:
             result = await self._engine.close(order, only=due.only or None, attempt=due.attempts + 1)
         except TemporaryError as error:
@@ -324,7 +308,7 @@ class LockdownRole(LaneRole):
                 hold.tenant, "drift", f"{hold.person} was open again under a Hold: {told}", person=hold.person, incident=hold.incident,
                 severity=Severity.CRITICAL, remedy="find out who or what re-opened the account; it is closed again once", facts=told,
             )  # fmt: skip
-        number = 0 if drift.retry else due.attempts + 1
+        number = due.number + 1
         closed = sorted({*due.only, *drift.closed_again})
         if drift.retry:
             await self.again(due.model_copy(update={"only": tuple(closed)}), "could not be read back", "unread", None)
@@ -335,11 +319,14 @@ class LockdownRole(LaneRole):
 
     # --- commands ---------------------------------------------------------------------------------------------------------
 
-    async def _command(self, command: Command) -> None:
+    async def command(self, command: Command) -> None:
         if command.kind in ("redrive", "drop"):
             await self.redrive_or_drop(command)
         elif command.kind == "release":
             await self._release(command)
+        elif command.kind == "reset_brake" and (brake := str(command.args.get("brake", ""))).startswith("lockdown:"):
+            await self.take_command(command)
+            await self._brakes.erase(brake)
 
     async def _release(self, command: Command) -> None:
         wanted = set(command.args.get("holds", ()))
@@ -347,8 +334,8 @@ class LockdownRole(LaneRole):
         if latch.has_handled(f"command:{command.id}"):
             return
         await self.take_command(command)
-        for hold in latch.open_holds:
-            if hold.id in wanted:
+        for hold in latch.holds:
+            if hold.id in wanted and _is_unreleased(latch, hold):
                 result = await self._engine.release(hold, actor=command.actor, reason=command.reason)
                 await self._settle_release(command, hold, result)
         now = self._clock.now()
@@ -383,7 +370,7 @@ class LockdownRole(LaneRole):
         await self.publisher.send(topics.KNOCKS, topics.person_key(hold.tenant, hold.person), knock.to_bytes())
 
     async def _release_again(self, due: Due) -> None:
-        command: Command = Command.from_bytes(due.payload.encode())
+        command: Command = Command.from_bytes(due.original)
         hold = self._hold(due)
         if hold is None or hold.state is not HoldState.RELEASED:
             await self.schedule.drop(due.tenant, due.person, RELEASE)
@@ -392,6 +379,12 @@ class LockdownRole(LaneRole):
             hold, actor=command.actor, reason=command.reason, only=due.only or None, attempt=due.attempts + 1
         )
         await self._settle_release(command, hold, result, due.attempts)
+
+
+def _is_unreleased(latch: Latch, hold: Hold) -> bool:
+    """Open, or written as released by somebody who died before the incident was: what was to be restored may not stand."""
+    incident = latch.incident(hold.incident)
+    return hold.is_open or (incident is not None and incident.state != "released")
 
 
 def _released_for(latch: Latch, order: Order) -> bool:

@@ -24,7 +24,7 @@ from model.settings import Settings
 from stream import topics
 from stream.books import HoldIndex, Holds, Links, Removals
 from stream.broker import Broker
-from stream.lane import Item, LaneRole
+from stream.lane import ITEM, Item, LaneRole
 from stream.schedule import Due
 from stream.state import Follower, State
 
@@ -70,7 +70,7 @@ class ProvisionRole(LaneRole):
     async def work(self, tenant: str, person: str, items: Sequence[Item]) -> None:
         for item in items:
             if isinstance(item, Command):
-                await self._command(item)
+                await self.carry_out(item)
         knocks = [item for item in items if isinstance(item, Knock)]
         groups = list(dict.fromkeys(knock.group for knock in knocks if knock.group is not None))
         for group in groups:
@@ -81,6 +81,9 @@ class ProvisionRole(LaneRole):
             await self._look_everywhere(tenant, person, event, singles[-1])
 
     async def outlived(self, tenant: str, person: str, items: Sequence[Item]) -> None:
+        for item in items:
+            if isinstance(item, Command) and not self.is_carried_out(item):
+                await self.put_off(tenant, person, item, self._call_timeout(""))
         knocks = [item for item in items if isinstance(item, Knock)]
         if not knocks:
             return
@@ -90,8 +93,8 @@ class ProvisionRole(LaneRole):
             due = self._entry(tenant, person, slot, last.event, last)
             await self.schedule.put(due.model_copy(update={"due": self._in(self._call_timeout(slot)), "code": "timeout"}))
 
-    async def resume(self, action: Action) -> None:
-        await self._engine.resume(action)
+    async def resume(self, action: Action) -> Action:
+        return await self._engine.resume(action)
 
     def _call_timeout(self, target: str) -> float:
         settings = self._settings.targets.get(target)
@@ -136,7 +139,7 @@ class ProvisionRole(LaneRole):
         elif outcome.ending is Ending.HELD:
             await self._held(due, outcome, event)
         elif outcome.ending is Ending.PARKED:
-            await self.park(due.tenant, due.person, due.slot, outcome.reason, outcome.code, due.payload.encode(), event_uuid=due.event_uuid)
+            await self.park(due.tenant, due.person, due.slot, outcome.reason, outcome.code, due.original, event_uuid=due.event_uuid)
         else:
             await self._refused(due, outcome)
 
@@ -158,7 +161,7 @@ class ProvisionRole(LaneRole):
 
     async def _retry(self, due: Due, reason: str, code: str, delay: float | None) -> None:
         if self.retries.gives_up(due.since, self._clock.now()):
-            await self.park(due.tenant, due.person, due.slot, f"given up: {reason}", code or "gave_up", due.payload.encode())
+            await self.park(due.tenant, due.person, due.slot, f"given up: {reason}", code or "gave_up", due.original)
         else:
             await self.again(due, reason, code, delay)
 
@@ -174,12 +177,11 @@ class ProvisionRole(LaneRole):
 
     async def _refused(self, due: Due, outcome: Outcome) -> None:
         """A guard said no: kept as parked, so that `redrive` looks again once its cause is gone."""
-        await self.park(due.tenant, due.person, due.slot, outcome.reason, outcome.code, due.payload.encode(), event_uuid=due.event_uuid)
+        await self.park(due.tenant, due.person, due.slot, outcome.reason, outcome.code, due.original, event_uuid=due.event_uuid)
 
     async def later(self, due: Due) -> None:
-        if due.slot.startswith(("members.", "poison.")):
-            await self.schedule.drop(due.tenant, due.person, due.slot)
-            await self.work(due.tenant, due.person, [Knock.from_bytes(due.payload.encode())])
+        if due.slot.startswith(("members.", "poison.", ITEM)):
+            await self.reread(due)
             return
         outcome = await self._engine.look(due.tenant, due.person, due.slot, event_uuid=due.event_uuid, attempt=due.attempts + 1)
         await self._settle(due, outcome, None)
@@ -206,7 +208,7 @@ class ProvisionRole(LaneRole):
             one = Knock(id=digest(knock.id, member), tenant=tenant, person=member, moment=knock.moment, event=knock.event, reason="group")
             yield topics.KNOCKS, topics.person_key(tenant, member), one.to_bytes()
 
-    async def _command(self, command: Command) -> None:
+    async def command(self, command: Command) -> None:
         if command.kind in ("redrive", "drop"):
             await self.redrive_or_drop(command)
         elif command.kind == "link":

@@ -8,6 +8,7 @@ Rejected: retry topics with delays baked in (order per person is lost), timers i
 from __future__ import annotations
 
 import asyncio
+import base64
 import heapq
 import logging
 import random
@@ -29,7 +30,8 @@ Kind = Literal["retry", "look", "read_back", "parked"]
 
 class Due(Word):
     """One entry. `slot` is a target's name in the provision lane; `contain`, `close`, `release`, `read_back` in the lockdown lane.
-    `payload` is the original order, knock or command as it came (JSON text), kept with parked work too (P3)."""
+    `payload` is the original order, knock or command as it came, kept with parked work too (P3): text, or base64 where it is none.
+    `number` counts a Hold's read-backs."""
 
     lane: Lane
     tenant: str
@@ -46,10 +48,29 @@ class Due(Word):
     only: tuple[str, ...] = ()
     event_uuid: str | None = None
     payload: str = ""
+    number: int = 0
 
     @property
     def key(self) -> str:
         return f"{self.lane}:{self.tenant}:{self.person}:{self.slot}"
+
+    @property
+    def original(self) -> bytes:
+        """The very bytes that `as_payload` was given."""
+        text = self.payload
+        return base64.b64decode(text.removeprefix(_BASE64)) if text.startswith(_BASE64) else text.encode()
+
+
+_BASE64 = "base64:"
+
+
+def as_payload(raw: bytes) -> str:
+    """Any bytes as text that JSON can carry, and that gives them back exactly."""
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        text = _BASE64
+    return _BASE64 + base64.b64encode(raw).decode() if text.startswith(_BASE64) else text
 
 
 class RetryPolicy:
@@ -109,6 +130,11 @@ class Schedule:
 
     async def put(self, due: Due) -> None:
         await self._state.write(due.key, due.to_bytes())
+
+    async def done(self, due: Due) -> None:
+        """Drops an entry whose work is done, unless that work put it off again."""
+        if self.get(due.tenant, due.person, due.slot) == due:
+            await self._state.erase(due.key)
 
     async def drop(self, tenant: str, person: str, slot: str) -> None:
         key = f"{self._lane}:{tenant}:{person}:{slot}"
