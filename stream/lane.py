@@ -258,8 +258,8 @@ class LaneRole:
             lane=self.lane, tenant=tenant, person=person, slot=slot, kind="parked", due=now, since=known.since if known else now,
             attempts=(known.attempts if known else 0) + 1, reason=reason[:500], code=code, payload=text, **more,
         )  # fmt: skip
-        if known is not None and known.kind == "parked" and (known.code, known.payload) == (code, text):
-            return
+        if known is not None and known.kind == "parked" and known.code == code:
+            return  # waits already; a newer knock changed nothing, and nobody is told twice
         await self.schedule.put(due)
         await self.tell(
             tenant, "parked", f"{slot}: {reason}", person=person, target=slot, severity=Severity.HIGH,

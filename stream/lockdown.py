@@ -61,11 +61,12 @@ class LockdownRole(LaneRole):
         return [self._latches, self._brakes, self._counts, *self.more]
 
     async def work(self, tenant: str, person: str, items: Sequence[Item]) -> None:
+        closes = [item for item in items if isinstance(item, Order) and item.kind == "close"]
         for item in items:
-            if isinstance(item, Order):
-                await self._order(item)
-            elif isinstance(item, Command):
+            if isinstance(item, Command):
                 await self.carry_out(item)
+            elif isinstance(item, Order) and (item.kind != "close" or item is closes[-1]):
+                await self._order(item)  # several closes of one person are one look at the present
 
     async def outlived(self, tenant: str, person: str, items: Sequence[Item]) -> None:
         """What is not handled goes on by the schedule, no sooner than a call's own timeout (D24). Each for itself: an approval that
@@ -90,10 +91,10 @@ class LockdownRole(LaneRole):
         latch = self.keeper.latch(order.tenant, order.person)
         if order.kind == "again":
             await self._contain_again(order, latch)
+        elif order.kind == "close":  # looks at the present, so a repeat is harmless and nothing is remembered
+            await self._close(order)
         elif latch.has_handled(self._mark(order)) or _released_for(latch, order):
             return
-        elif order.kind == "close":
-            await self._close(order)
         elif order.kind == "approve":
             await self._pend(order)
         else:
@@ -191,7 +192,6 @@ class LockdownRole(LaneRole):
             await self.schedule.drop(due.tenant, due.person, due.slot)
         if result.page or result.state == "refused":
             await self._page(order, None, result)
-        await self._handled(order)
 
     async def _handled(self, order: Order) -> None:
         now = self._clock.now()
