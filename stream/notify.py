@@ -9,9 +9,11 @@ nobody's containment. It runs beside the recorder, because there is one of it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import uuid
 from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Protocol
@@ -39,6 +41,8 @@ GROUP = "portcullis-notifier"
 TARGET = "slack"
 #: Slack takes about one message a second a channel.
 GAP_S = 1.05
+#: What only has to be told is rewritten no more often than this.
+UPDATE_S = 30.0
 _LOUD = (Severity.HIGH, Severity.CRITICAL)
 
 
@@ -63,52 +67,71 @@ class Posted(Word):
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """What is to be said of a subject, and the first record of it that is not yet said."""
+    """What is to be said of a subject, and per partition the first record of it that is not yet said."""
 
     subject: str
     message: messages.Message
     tenant: str
     person: str
     incident: str | None
-    tp: TopicPartition
-    offset: int
+    firsts: Mapping[TopicPartition, int]
     count: int = 0
     last: str = ""
 
 
 class Desk:
-    """What is waiting to be said, incidents first. Folding is pure: the newest content of a subject wins, its first offset stays."""
+    """What is waiting to be said: incidents first, then first words, then updates of what only has to be told, each of which waits
+    `UPDATE_S` after the last. Folding is pure: the newest content of a subject wins, the first offset of each partition stays."""
 
-    def __init__(self) -> None:
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
         self._urgent: OrderedDict[str, Pending] = OrderedDict()
         self._rest: OrderedDict[str, Pending] = OrderedDict()
+        self._quiet_until: dict[str, float] = {}
 
     def fold(self, new: Pending, *, urgent: bool) -> None:
         queue = self._urgent if urgent else self._rest
         old = queue.get(new.subject)
         if old is not None:
-            first = old if old.tp == new.tp else new
-            new = replace(new, tp=first.tp, offset=min(first.offset, new.offset), count=old.count + new.count)
+            firsts = {tp: min(old.firsts.get(tp, at), at) for tp, at in new.firsts.items()}
+            new = replace(new, firsts=dict(old.firsts) | firsts, count=old.count + new.count)
         queue[new.subject] = new
 
     def next(self) -> Pending | None:
-        for queue in (self._urgent, self._rest):
-            if queue:
-                return next(iter(queue.values()))
-        return None
+        """The first that may be said now."""
+        return next(self._ready(), None)
+
+    def _ready(self) -> Iterator[Pending]:
+        now = self._monotonic()
+        yield from self._urgent.values()
+        yield from (one for one in self._rest.values() if self._quiet_until.get(one.subject, 0.0) <= now)
+
+    def wait_s(self) -> float | None:
+        """Seconds until the next may be said; None where nothing waits."""
+        if self._urgent:
+            return 0.0
+        times = [self._quiet_until.get(subject, 0.0) for subject in self._rest]
+        return max(0.0, min(times) - self._monotonic()) if times else None
 
     def said(self, one: Pending) -> None:
         """Taken off, unless something newer was folded in meanwhile."""
         for queue in (self._urgent, self._rest):
             if queue.get(one.subject) is one:
                 del queue[one.subject]
+        now = self._monotonic()
+        self._quiet_until = {subject: until for subject, until in self._quiet_until.items() if until > now}
+        self._quiet_until[one.subject] = now + UPDATE_S
 
     def first_offsets(self) -> dict[TopicPartition, int]:
         first: dict[TopicPartition, int] = {}
-        for queue in (self._urgent, self._rest):
-            for one in queue.values():
-                first[one.tp] = min(first.get(one.tp, one.offset), one.offset)
+        for one in (*self._urgent.values(), *self._rest.values()):
+            for tp, at in one.firsts.items():
+                first[tp] = min(first.get(tp, at), at)
         return first
+
+    def due(self) -> int:
+        """How many may be said now."""
+        return sum(1 for _ in self._ready())
 
     def __len__(self) -> int:
         return len(self._urgent) + len(self._rest)
@@ -121,7 +144,7 @@ class NotifyRole:
         self._posted = State(broker, self._publisher, topics.MESSAGES)
         self._intents = State(broker, self._publisher, topics.INTENTS)
         self._journal = KafkaJournal(self._publisher, self._intents, "notify", clock)
-        self._desk = Desk()
+        self._desk = Desk(clock.monotonic)
         self._wake = asyncio.Event()
         self._positions: dict[TopicPartition, int] = {}
         self._consumer: AIOKafkaConsumer | None = None
@@ -171,7 +194,7 @@ class NotifyRole:
         behind = 0
         for tp in assigned:
             behind += int(ends[tp]) - int(await self._consumer.position(tp))
-        return behind + len(self._desk)
+        return behind + self._desk.due()
 
     async def _read(self) -> None:
         assert self._consumer is not None
@@ -198,11 +221,11 @@ class NotifyRole:
         except ValidationError:
             return  # the recorder quarantines it
         if isinstance(told, IncidentChanged):
-            one = Pending(told.incident, messages.incident(told), told.tenant, told.person, told.incident, tp, record.offset, 1, told.id)
+            one = Pending(told.incident, messages.incident(told), told.tenant, told.person, told.incident, {tp: record.offset}, 1, told.id)
             self._desk.fold(one, urgent=True)
         elif isinstance(told, Notice) and told.severity in _LOUD:
             subject = digest("notice", told.tenant, told.topic, told.target or "", str(told.facts.get("code", "")), _hour(told.at))
-            one = Pending(subject, messages.notice(told), told.tenant, told.person or "", told.incident, tp, record.offset, 1, told.id)
+            one = Pending(subject, messages.notice(told), told.tenant, told.person or "", told.incident, {tp: record.offset}, 1, told.id)
             self._desk.fold(one, urgent=told.severity is Severity.CRITICAL)
         elif isinstance(told, Classified):
             for decision in told.decisions:
@@ -213,7 +236,7 @@ class NotifyRole:
     def _alert(decision: Decision, event: EventRef, tp: TopicPartition, offset: int) -> Pending:
         subject = digest("alert", decision.tenant, decision.rule, _hour(decision.decided))
         message = messages.alert(decision, event=event)
-        return Pending(subject, message, decision.tenant, decision.person or "", None, tp, offset, 1, decision.id)
+        return Pending(subject, message, decision.tenant, decision.person or "", None, {tp: offset}, 1, decision.id)
 
     async def _say(self) -> None:
         failures = 0
@@ -221,7 +244,8 @@ class NotifyRole:
             one = self._desk.next()
             if one is None:
                 self._wake.clear()
-                await self._wake.wait()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), self._desk.wait_s())
                 continue
             try:
                 await self._tell(one)
