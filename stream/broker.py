@@ -118,7 +118,7 @@ class Broker:
         try:
             present = set(await admin.list_topics())
             missing = [
-                NewTopic(topic.name, self.partitions, self.settings.replication, topic_configs=topic.config)
+                NewTopic(topic.name, self.partitions, self.settings.replication, topic_configs=topic.config_for(self.settings.replication))
                 for topic in wanted
                 if topic.name not in present
             ]

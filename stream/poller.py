@@ -14,6 +14,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from pydantic import ValidationError
@@ -62,7 +63,11 @@ class Tail:
         self._broker, self._publisher, self._checkpoints, self._clock = broker, publisher, checkpoints, clock
         self._pace = Pace(settings.poll_interval_s, settings.rate_share)
         self._said: set[str] = set()
+        #: How much a query that we begin asks for; the links that follow carry it on.
         self._limit = settings.page_size
+        self._small_since: datetime | None = None
+        self._begin = ""
+        self._fallen_back = False
         self._url = ""
         self._date: datetime | None = None
         self.caught_up = False
@@ -86,7 +91,8 @@ class Tail:
                 f"okta.{self.tenant}: no checkpoint is stored and no start is set: say where to begin with "
                 'start = "now", "beginning", "-7d" or a time such as "2026-01-31T00:00:00Z"'
             )
-        self._url = self._api.first_log_url(_text(since(self._settings.start, self._clock.now())), self._limit)
+        self._begin = _text(since(self._settings.start, self._clock.now()))
+        self._url = self._api.first_log_url(self._begin, self._limit)
 
     async def step(self) -> float:
         """One request and what follows from it. Returns the seconds to wait before the next."""
@@ -95,6 +101,9 @@ class Tail:
         except TemporaryError as error:
             return await self._unreadable(error)
         except PermanentError as error:
+            self.caught_up = False
+            if error.code == "body_too_large":
+                return await self._unreadable(TemporaryError(str(error)))
             await self._say("source", f"the log of {self.tenant} cannot be read: {error}", "check okta's URL and credential", error.code)
             return self._pace.after_failure()
         if page.status == 200:
@@ -126,16 +135,28 @@ class Tail:
                 pending.append(await self._publisher.begin(topics.SYSTEM_LOG, self.tenant.encode(), raw, received))
         if pending:
             await asyncio.gather(*pending)
-        full = len(page.events) >= self._limit
+        asked = _limit_of(self._url, self._settings.page_size)
+        full = len(page.events) >= asked
         self.events += len(page.events)
         if page.next is None:
             raise FaultError(f"Okta gave no next link for the polling query of {self.tenant}: it is not a polling query")
         if page.events or page.next != self._url:
             await self._save(page)
-        self._said.discard("source")
-        self._limit = self._settings.page_size
+        self._said &= {"clock"}
+        self._fallen_back = False
         self.caught_up = not full
+        self._grow_back(page, asked)
         return self._pace.after_page(page, full)
+
+    def _grow_back(self, page: LogPage, asked: int) -> None:
+        """Small pages carry their size on from link to link. Once what they were for lies behind, whole ones are asked for again."""
+        if asked >= self._settings.page_size or page.date is None:
+            self._small_since, self._limit = None, self._settings.page_size
+            return
+        self._small_since = self._small_since or page.date
+        if self.caught_up and page.date - self._small_since > 2 * OVERLAP:
+            self._small_since, self._limit = None, self._settings.page_size
+            self._url = self._api.first_log_url(_text(page.date - OVERLAP), self._limit)
 
     async def _save(self, page: LogPage) -> None:
         assert page.next is not None
@@ -146,7 +167,7 @@ class Tail:
 
     async def _fall_back(self, page: LogPage) -> float:
         """The cursor is refused: begin again before the last good page, by the server's clock, and say so (9)."""
-        if self._date is None:
+        if self._date is None or self._fallen_back:
             await self._say(
                 "source",
                 f"Okta refuses the query for {self.tenant} ({page.error_code})",
@@ -174,6 +195,7 @@ class Tail:
             {"since": _text(begin), "code": page.error_code},
         )
         self._url = self._api.first_log_url(_text(begin), self._limit)
+        self._fallen_back = True
         return self._settings.poll_interval_s
 
     async def _unreadable(self, error: TemporaryError) -> float:
@@ -184,9 +206,10 @@ class Tail:
             await self._say(
                 "source", f"the log of {self.tenant} does not come: {error}", "check Okta's status and the way to it", "unreadable"
             )
-            if self._date is not None and self._limit > 1:
+            begin = _text(self._date - OVERLAP) if self._date is not None else self._begin
+            if begin and self._limit > 1:
                 self._limit = max(1, self._limit // 10)
-                self._url = self._api.first_log_url(_text(self._date - OVERLAP), self._limit)
+                self._url = self._api.first_log_url(begin, self._limit)
         return wait
 
     async def _too_large(self, raw: bytes) -> None:
@@ -206,11 +229,13 @@ class Tail:
             seconds = (self._clock.now() - page.date).total_seconds()
             text = f"our clock differs from Okta's by {seconds:+.0f} s: ages of threats are judged wrongly"
             await self._say("clock", text, "set this host's clock (NTP)", "clock")
+        else:
+            self._said.discard("clock")
 
     async def _say(self, topic: Any, text: str, remedy: str, code: str, severity: Severity = Severity.HIGH) -> None:
         """A notice that is not repeated while its cause lasts."""
         if code not in self._said:
-            self._said |= {code, "source"}
+            self._said.add(code)
             log.warning("%s", text)
             await self._notice(topic, text, remedy, severity, {"code": code})
 
@@ -341,6 +366,12 @@ def since(start: str, now: datetime) -> datetime:
     if moment is None:
         raise ConfigurationError(f'start = "{start}": use "now", "beginning", "-7d" or a time such as "2026-01-31T00:00:00Z"')
     return moment
+
+
+def _limit_of(url: str, otherwise: int) -> int:
+    """What a query asks for; a link that does not say so is taken to ask for what we do."""
+    (text,) = parse_qs(urlsplit(url).query).get("limit", [""])[:1]
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 4 and int(text) > 0 else otherwise
 
 
 def _text(moment: datetime) -> str:

@@ -16,7 +16,7 @@ from aiokafka.errors import KafkaError
 
 from model.errors import FaultError
 from stream.broker import Broker, Publisher
-from stream.topics import Topic
+from stream.topics import Topic, partition_of
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,9 @@ class Follower:
         self._consumer = broker.reader()
         self._task: asyncio.Task[None] | None = None
         self._moved = asyncio.Condition()
-        self._offsets: dict[str, int] = {}
+        #: Own writes that did not come back yet; and, per partition, up to where everything has.
+        self._written: dict[str, int] = {}
+        self._read: dict[int, int] = {}
         self.values: dict[str, bytes] = {}
         self.dead: BaseException | None = None
 
@@ -64,7 +66,7 @@ class Follower:
                     continue
                 for records in polled.values():
                     for record in records:
-                        self.take((record.key or b"").decode("utf-8", "replace"), record.value, record.offset)
+                        self._echo((record.key or b"").decode("utf-8", "replace"), record.value, record.partition, record.offset)
                 async with self._moved:
                     self._moved.notify_all()
         except asyncio.CancelledError:
@@ -75,18 +77,29 @@ class Follower:
                 self._moved.notify_all()
             raise
 
-    def take(self, key: str, value: bytes | None, offset: int) -> None:
-        """Enters one record, unless a later one of that key is known already (our own write came back late).
-        An empty value is a tombstone too."""
-        if offset <= self._offsets.get(key, -1):
-            return
-        self._offsets[key] = offset
-        if not value:
+    def _echo(self, key: str, value: bytes | None, partition: int, offset: int) -> None:
+        """A record as it stands in the log: old where we wrote that key later. After it, no older one of that partition comes."""
+        self._read[partition] = offset + 1
+        mine = self._written.get(key, -1)
+        if offset >= mine:
+            self._written.pop(key, None)
+        if offset > mine:
+            self._enter(key, value)
+
+    def _own(self, key: str, value: bytes | None, offset: int) -> None:
+        """What we just wrote, unless it has come back already, or was followed by another."""
+        read = self._read.get(partition_of(key.encode(), self._broker.partitions), 0)
+        if offset >= read and offset > self._written.get(key, -1):
+            self._written[key] = offset
+            self._enter(key, value)
+
+    def _enter(self, key: str, value: bytes | None) -> None:
+        if value is None:
             self.values.pop(key, None)
         else:
             self.values[key] = value
         if self._on_change is not None:
-            self._on_change(key, value or None)
+            self._on_change(key, value)
 
     async def caught_up(self, timeout_s: float = 30.0) -> None:
         """Returns when everything that stood in the topic at the call has been taken. A dead follower stops what relies on it (D11)."""
@@ -115,8 +128,8 @@ class State(Follower):
         self._publisher = publisher
 
     async def write(self, key: str, value: bytes) -> None:
-        self.take(key, value, await self._publisher.send(self._topic, key.encode(), value))
+        self._own(key, value, await self._publisher.send(self._topic, key.encode(), value))
 
     async def erase(self, key: str) -> None:
         """A tombstone: the key is gone for good once compaction has run."""
-        self.take(key, None, await self._publisher.send(self._topic, key.encode(), None))
+        self._own(key, None, await self._publisher.send(self._topic, key.encode(), None))

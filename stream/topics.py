@@ -24,9 +24,13 @@ class Topic:
     holds: str
     compacted: bool = False
 
-    @property
-    def config(self) -> dict[str, str]:
-        config = {"max.message.bytes": str(MAX_REQUEST_BYTES)}
+    def config_for(self, replication: int) -> dict[str, str]:
+        """With three copies, acks=all means two of them; a copy that fell behind never becomes the truth (D8)."""
+        config = {
+            "max.message.bytes": str(MAX_REQUEST_BYTES),
+            "unclean.leader.election.enable": "false",
+            "min.insync.replicas": str(2 if replication >= 3 else 1),
+        }
         if self.compacted:
             config |= {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1"}
         else:
