@@ -63,7 +63,11 @@ async def _all(settings: Settings) -> AsyncIterator[Result]:
         else:
             yield await _tried(f"okta.{tenant} start", lambda start=okta.start: _start(start))  # type: ignore[misc]
     await directory.aclose()
-    targets = registry.build_targets(settings, clock)
+    try:
+        targets = registry.build_targets(settings, clock)
+    except ConfigurationError as error:
+        yield Result("targets", False, str(error))
+        targets = {}
     for name, target in targets.items():
         if target.kind != "okta":
             yield await _tried(f"targets.{name}", lambda target=target: _target(settings, target))  # type: ignore[misc]

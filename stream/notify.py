@@ -26,7 +26,7 @@ from handlers import messages
 from handlers.contract import Clock
 from model.change import Action, ActionStatus
 from model.decision import Response, Severity
-from model.errors import OutcomeUnknown, PermanentError, TemporaryError
+from model.errors import CredentialsRefused, OutcomeUnknown, PermanentError, TemporaryError
 from model.event import digest
 from model.person import Word
 from model.records import Classified, Decision, EventRef, IncidentChanged, Notice, read_record
@@ -41,6 +41,9 @@ GROUP = "portcullis-notifier"
 TARGET = "slack"
 #: Slack takes about one message a second a channel.
 GAP_S = 1.05
+#: While the token or the channel is wrong, nothing that is said gets through: each message waits until a human has mended that.
+MEND_S = 60.0
+_CHANNEL = frozenset({"channel_not_found", "not_in_channel", "is_archived", "restricted_action"})
 #: What only has to be told is rewritten no more often than this.
 UPDATE_S = 30.0
 _LOUD = (Severity.HIGH, Severity.CRITICAL)
@@ -114,10 +117,13 @@ class Desk:
         return max(0.0, min(times) - self._monotonic()) if times else None
 
     def said(self, one: Pending) -> None:
-        """Taken off, unless something newer was folded in meanwhile."""
+        """Taken off, unless something newer was folded in meanwhile: then that is left, without what has been said."""
         for queue in (self._urgent, self._rest):
-            if queue.get(one.subject) is one:
+            left = queue.get(one.subject)
+            if left is one:
                 del queue[one.subject]
+            elif left is not None:
+                queue[one.subject] = replace(left, count=max(1, left.count - one.count))
         now = self._monotonic()
         self._quiet_until = {subject: until for subject, until in self._quiet_until.items() if until > now}
         self._quiet_until[one.subject] = now + UPDATE_S
@@ -154,6 +160,7 @@ class NotifyRole:
         await self._publisher.start()
         await self._posted.start()
         await self._intents.start()
+        await self._close_updates()
         self._broker.flow.reader(topics.OUTCOMES.name, GROUP)
         self._consumer = AIOKafkaConsumer(
             topics.OUTCOMES.name,
@@ -256,6 +263,10 @@ class NotifyRole:
                 wait = max(error.delay or 0.0, min(60.0, 2.0**failures))
                 log.warning("Slack does not take a message now (%s): again in %.0f s", error, wait)
             except PermanentError as error:
+                if isinstance(error, CredentialsRefused) or error.code in _CHANNEL:
+                    log.error("Slack takes no message (%s): mend the token or the channel; what is to be said waits", error)
+                    await self._clock.sleep(MEND_S)
+                    continue
                 log.error("Slack refuses a message for good (%s): it stands in the audit trail", error)
                 self._desk.said(one)
                 wait = GAP_S
@@ -275,14 +286,22 @@ class NotifyRole:
     async def _find(self, posted: Posted) -> Posted | None:
         """A post that a crash left open: is it there?"""
         ts = await self._sender.find_by_intent(self._channel, posted.intent)
-        if ts is None:
-            return None
-        found = posted.model_copy(update={"ts": ts})
-        await self._posted.write(found.subject, found.to_bytes())
+        found = None if ts is None else posted.model_copy(update={"ts": ts})
+        if found is not None:
+            await self._posted.write(found.subject, found.to_bytes())
+        news = {"status": ActionStatus.FAILED if found is None else ActionStatus.DONE, "detail": "read back", "observed": self._clock.now()}
         for action in self._journal.all_open():
             if action.intent == posted.intent:
-                await self._journal.answered(action.model_copy(update={"status": ActionStatus.DONE, "observed": self._clock.now()}))
+                await self._journal.answered(action.model_copy(update=news))
         return found
+
+    async def _close_updates(self) -> None:
+        """Whether a rewriting took place before a crash leaves no trace; the next one says the newest anyway (D25)."""
+        for action in self._journal.all_open():
+            if action.change == "update":
+                news = {"status": ActionStatus.UNKNOWN, "answered": self._clock.now(), "detail": "a restart came between"}
+                await self._journal.answered(action.model_copy(update=news))
+                await self._journal.close(action)
 
     async def _post(self, one: Pending) -> None:
         action = self._action(one, "post")
