@@ -284,6 +284,7 @@ class FakeJournal:
     def __init__(self) -> None:
         self.rows: dict[str, Action] = {}
         self.history: list[tuple[str, ActionStatus]] = []
+        self.on_intended: Callable[[], None] = lambda: None
 
     async def intended(self, action: Action) -> None:
         await asyncio.sleep(0)
@@ -291,6 +292,7 @@ class FakeJournal:
         assert action.intent not in self.rows, "an intent used twice"
         self.rows[action.intent] = action
         self.history.append((action.intent, action.status))
+        self.on_intended()
 
     async def answered(self, action: Action) -> None:
         await asyncio.sleep(0)
