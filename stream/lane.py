@@ -54,6 +54,7 @@ class LaneRole:
         self.publisher = Publisher(broker)
         self.intents = State(broker, self.publisher, topics.INTENTS)
         self.chains = Chains()
+        self._waiting: dict[tuple[str, str], tuple[list[Item], asyncio.Task[None]]] = {}
         self.due = State(broker, self.publisher, topics.DUE, lambda key, value: self.schedule.changed(key, value))
         self.worker = Worker(broker, self.group, [self.work_topic, topics.COMMANDS], self, settings.kafka.session_timeout_s)
         self.schedule = Schedule(self.due, self.lane, self.worker.owns, self.chains, self._fire, clock)
@@ -148,11 +149,18 @@ class LaneRole:
             item = await self._read(tp, record)
             if item is not None:
                 people.setdefault(record.key or b"", []).append(item)
-        tasks = []
-        for key, items in people.items():
-            tenant, person = topics.split_person_key(key)
-            tasks.append(self.chains.add((tenant, person), partial(self._patiently, tenant, person, items)))
-        return asyncio.gather(*tasks)
+        return asyncio.gather(*(self._enqueue(topics.split_person_key(key), items) for key, items in people.items()))
+
+    def _enqueue(self, who: tuple[str, str], items: list[Item]) -> asyncio.Task[None]:
+        """After all earlier work of that person; what is still waiting takes the new items in, so that a person who is knocked faster
+        than looked at is one look behind, never a queue of them."""
+        waiting = self._waiting.get(who)
+        if waiting is None or waiting[1].done():
+            waiting = (items, self.chains.add(who, partial(self._patiently, who, items)))
+            self._waiting[who] = waiting
+        else:
+            waiting[0].extend(items)
+        return waiting[1]
 
     async def _read(self, tp: TP, record: Any) -> Item | None:
         model = Command if tp.topic == topics.COMMANDS.name else self.work_model
@@ -196,7 +204,9 @@ class LaneRole:
         slot = f"poison.{tp.topic}.{tp.partition}.{record.offset}"
         await self.park(tenant, person, slot, f"{error.error_count()} errors in a record of {tp.topic}", "unreadable", record.value or b"")
 
-    async def _patiently(self, tenant: str, person: str, items: Sequence[Item]) -> None:
+    async def _patiently(self, who: tuple[str, str], items: Sequence[Item]) -> None:
+        tenant, person = who
+        self._waiting.pop(who, None)
         try:
             async with asyncio.timeout(self.patience_s):
                 await self._close_open(tenant, person)
