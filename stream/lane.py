@@ -18,9 +18,9 @@ from faust.types import TP
 from pydantic import ValidationError
 
 from handlers.contract import Clock, Lane
-from model.change import Action, ActionStatus
+from model.change import Action
 from model.decision import Severity
-from model.errors import CredentialsRefused, FaultError, Fenced, PermanentError, TemporaryError
+from model.errors import FaultError, Fenced, TemporaryError
 from model.event import digest
 from model.records import Command, Knock, Notice, Order
 from model.settings import Settings
@@ -233,18 +233,13 @@ class LaneRole:
             log.warning("%s", error)
 
     async def _close_open(self, tenant: str, person: str) -> None:
-        """Intents that a crash or a cancelled call left open are closed by reading back (E1); what cannot be read now stays open,
-        what can never be read (its target is configured no more) is closed as unknown."""
+        """Intents that a crash or a cancelled call left open are closed by reading back (E1); what cannot be read now stays open."""
         for action in self.journal.open(tenant, person):
             try:
                 closed = await self.resume(action)
-            except (TemporaryError, CredentialsRefused) as error:
+            except TemporaryError as error:
                 log.info("intent %s stays open: %s", action.intent, error)
                 continue
-            except PermanentError as error:
-                news = {"status": ActionStatus.UNKNOWN, "answered": self._clock.now(), "detail": f"cannot be read back: {error}"[:300]}
-                closed = action.model_copy(update=news)
-                await self.journal.answered(closed)
             await self.journal.close(closed)
 
     # --- later ------------------------------------------------------------------------------------------------------------

@@ -119,8 +119,7 @@ class LockdownRole(LaneRole):
         await self._settle(self._due(order, CONTAIN, incident=incident), order, result)
 
     async def _contain_again(self, order: Order, latch: Latch) -> None:
-        """Provisioning opened something before it saw the Hold: the whole lockdown once more (D11)."""
-        order = order.model_copy(update={"kind": "lockdown", "scope": Scope.FULL, "downstream": False})
+        """Provisioning opened something before it saw the Hold: what each Hold stands for, once more (D11)."""
         for hold in latch.open_holds:
             result = await self._engine.contain(order, hold, hold.incident)
             await self._settle(self._due(order, CONTAIN, incident=hold.incident), order, result)
