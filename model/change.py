@@ -6,11 +6,10 @@ Take away before giving; the order lives in the change (`stage`), as octoDNS doe
 from __future__ import annotations
 
 import hashlib
+import json
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
-
-import orjson
 
 from model.person import Word
 
@@ -83,7 +82,9 @@ class Plan(Word):
 
     @property
     def hash(self) -> str:
-        return hashlib.sha256(orjson.dumps(self.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)).hexdigest()
+        # Not orjson: what a vendor or a person wrote may hold lone surrogates and integers beyond 64 bits.
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 class ActionStatus(StrEnum):

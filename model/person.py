@@ -7,6 +7,18 @@ from enum import StrEnum
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
+from pydantic_core import PydanticSerializationError
+
+
+def inert(value: Any) -> Any:
+    """The same value with every lone surrogate in its texts written out (`\\ud800`), so that it can be encoded, sent and shown."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {inert(key): inert(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(inert(item) for item in value)
+    return value
 
 
 class Word(BaseModel):
@@ -15,7 +27,11 @@ class Word(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def to_bytes(self) -> bytes:
-        return self.model_dump_json().encode()
+        """JSON in UTF-8. A lone surrogate, which UTF-8 cannot carry, is written as the text of its escape: it was no letter before."""
+        try:
+            return self.model_dump_json().encode()
+        except PydanticSerializationError:
+            return type(self).model_validate(inert(self.model_dump())).model_dump_json().encode()
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> Any:
