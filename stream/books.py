@@ -170,21 +170,21 @@ class Links:
 class KafkaJournal:
     """contract.Journal: each row into the audit topic, and open intents into their own compacted topic, so that a restart finds them.
 
-    Both are acknowledged before a call goes out (E1)."""
+    Both are acknowledged before a call goes out (E1), one after the other: a kill between two writes that go out together would leave
+    a row that nobody closes. So the open intent is written first and erased last."""
 
     def __init__(self, publisher: Publisher, intents: State, lane: str, clock: Clock) -> None:
         self._publisher, self._intents, self._lane, self._clock = publisher, intents, lane, clock
 
     async def intended(self, action: Action) -> None:
-        await asyncio.gather(self._tell(action), self._intents.write(self._key(action), action.to_bytes()))
+        await self._intents.write(self._key(action), action.to_bytes())
+        await self._tell(action)
 
     async def answered(self, action: Action) -> None:
         key = self._key(action)
-        open_still = action.status in (ActionStatus.INTENDED, ActionStatus.UNKNOWN)
-        if open_still or key not in self._intents.values:
-            await self._tell(action)
-        else:
-            await asyncio.gather(self._tell(action), self._intents.erase(key))
+        await self._tell(action)
+        if action.status not in (ActionStatus.INTENDED, ActionStatus.UNKNOWN) and key in self._intents.values:
+            await self._intents.erase(key)
 
     async def close(self, action: Action) -> None:
         """Nothing more will be found out about it: a row that stays `unknown` (ended sessions leave no trace) is open no longer."""
