@@ -174,8 +174,11 @@ class SafetySettings(Section):
 
 
 class RulesSettings(Section):
+    """Folders of Sigma rules and of access tables, and the guards' file; None: the built-in ones, and no guards."""
+
     detections: Path | None = None
     access: Path | None = None
+    guards: Path | None = None
 
 
 class HealthSettings(Section):
@@ -247,7 +250,7 @@ def load(path: Path | None) -> Settings:
     return settings
 
 
-_PATH_KEYS = {"path", "protected", "detections", "access"}
+_PATH_KEYS = {"path", "protected", "detections", "access", "guards"}
 
 
 def _absolute(value: Any, base: Path, key: str = "") -> Any:

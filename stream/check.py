@@ -17,8 +17,8 @@ from model.errors import ConfigurationError, PortcullisError
 from model.person import Person, PersonStatus
 from model.settings import Settings, load
 from rules.policy import Policy
-from rules.ruleset import RuleSet
 from stream.clock import SystemClock
+from stream.house import load_rules
 from stream.poller import since
 
 PATIENCE_S = 20.0
@@ -92,7 +92,7 @@ async def _tried(what: str, call: Callable[[], Awaitable[object]], said: str = "
 
 
 async def _rules(settings: Settings) -> str:
-    ruleset = RuleSet.load(settings.rules.detections)
+    ruleset = load_rules(settings)
     return f"{len(ruleset)} rules" + (f", {len(ruleset.skipped)} for other products left out" if ruleset.skipped else "")
 
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from aiokafka.errors import KafkaError
 from faust.types import TP
 
 from handlers.contract import Clock
-from model.decision import Moment, Severity
+from model.decision import Finding, Moment, Response, Severity, Verdict
 from model.errors import MalformedEvent
 from model.event import decode, digest, parse_time
 from model.records import Classified, EventRef, Notice
@@ -25,12 +26,15 @@ from rules.classify import Classifier
 from stream import topics
 from stream.broker import Broker, Publisher
 from stream.judge import BrakeState, Judge, Judgement, LockdownBrake, Shield
+from stream.minds import Minds
 from stream.state import Follower, State
 from stream.worker import Records, Worker
 
 log = logging.getLogger(__name__)
 
 GROUP = "portcullis-classifier"
+#: Seconds between looks at windows that end while no event comes.
+TICK_S = 2.0
 
 
 class ClassifyRole:
@@ -40,14 +44,20 @@ class ClassifyRole:
         self,
         broker: Broker,
         settings: Settings,
-        classifier: Classifier,
+        make: Callable[[str], Classifier],
         shield: Shield,
         own_actors: Mapping[str, frozenset[str]],
         clock: Clock,
     ) -> None:
-        self._broker, self._settings, self._classifier, self._clock = broker, settings, classifier, clock
+        """`make` builds a tenant's classifier, with its guards and an empty memory."""
+        self._broker, self._settings, self._clock = broker, settings, clock
         self._shield, self._own_actors = shield, own_actors
         self._publisher = Publisher(broker, linger_ms=0)
+        self._windows = None if broker.embedded else State(broker, self._publisher, topics.WINDOWS)
+        self.minds = Minds(make, self._windows, clock.monotonic)
+        #: Done when everything published so far is acknowledged: a snapshot is kept only after that.
+        self._settled: asyncio.Future[Any] | None = None
+        self._ticking: asyncio.Task[None] | None = None
         self._brakes = State(broker, self._publisher, topics.BRAKES, self._brake_changed)
         self._counts = Follower(broker, topics.COUNTS)
         self._judges: dict[str, Judge] = {}
@@ -58,10 +68,18 @@ class ClassifyRole:
         await self._publisher.start()
         await self._brakes.start()
         await self._counts.start()
+        if self._windows is not None:
+            await self._windows.start()
         await self.worker.start()
+        self._ticking = asyncio.create_task(self._tick(), name="correlation clock")
 
     async def stop(self) -> None:
+        if self._ticking is not None:
+            self._ticking.cancel()
+            await asyncio.gather(self._ticking, return_exceptions=True)
         await self.worker.stop()
+        if self._windows is not None:
+            await self._windows.stop()
         await self._counts.stop()
         await self._brakes.stop()
         await self._publisher.stop()
@@ -76,6 +94,9 @@ class ClassifyRole:
         """A new owner judges by what the last one wrote."""
         await self._brakes.caught_up()
         self._judges.clear()
+        log_topic = topics.SYSTEM_LOG.name
+        positions = {tp: at for tp, at in self.worker.consumer.ledger.next_offsets().items() if tp.topic == log_topic}
+        await self.minds.assigned(self._broker, positions)
 
     async def revoked(self, partitions: set[TP]) -> None:
         """Nothing is begun here that its batch does not wait for."""
@@ -85,7 +106,24 @@ class ClassifyRole:
         judged = [judgement for record in records if (judgement := self._one(record, now)) is not None]
         await self._keep_brakes()
         pending = [future for judgement in judged for future in await self._publish(judgement)]
-        return asyncio.gather(*pending)
+        return self._settle(pending)
+
+    def _settle(self, pending: list[asyncio.Future[Any]]) -> Awaitable[Any]:
+        """Done when these and all before them are acknowledged; then the memory whose time has come is kept."""
+        before, snapshots = self._settled, self.minds.snapshots()
+        if not pending and not snapshots and (before is None or before.done()):
+            self._settled = None
+            return _nothing()
+        task = asyncio.ensure_future(self._acknowledged(before, pending, snapshots))
+        self._settled = task
+        return task
+
+    async def _acknowledged(self, before: asyncio.Future[Any] | None, pending: list[asyncio.Future[Any]], snapshots: Any) -> None:
+        await asyncio.gather(*pending)
+        if before is not None:
+            await asyncio.wait([before])
+            before.result()
+        await self.minds.keep(snapshots)
 
     def _one(self, record: Any, now: datetime) -> Judgement | None:
         try:
@@ -93,14 +131,40 @@ class ClassifyRole:
         except MalformedEvent:
             return None  # the recorder quarantines it, with its bytes
         try:
-            verdict = self._classifier.verdict(event)
+            tenant = (record.key or b"").decode("utf-8", "replace")
+            received = datetime.fromtimestamp(record.timestamp / 1000, UTC)
+            verdict = self.minds.observe(tenant, record.partition, record.offset, event, received)
             if verdict.moment is Moment.NONE and not verdict.findings:
                 return None
-            tenant = (record.key or b"").decode("utf-8", "replace")
             return self._judge(tenant).judge(event, verdict, _ref(event, record), now)
         except Exception as error:
             log.exception("event %s could not be judged", event["uuid"])
             return self._defect(event, record, now, error)
+
+    async def _tick(self) -> None:
+        """Windows that end while no event comes (absences), once the log is read to its end: event time then keeps pace with the clock."""
+        while True:
+            await self._clock.sleep(TICK_S)
+            try:
+                if not await self.worker.lag():
+                    await self._close_windows(self._clock.now())
+            except KafkaError as error:
+                log.warning("the ends of the log cannot be asked now: %s", type(error).__name__)
+
+    async def _close_windows(self, now: datetime) -> None:
+        pending = []
+        for tenant, findings in self.minds.tick(now).items():
+            for found in findings:
+                ref = EventRef(
+                    uuid=digest("window", tenant, found.rule, found.person or "", now.isoformat()),
+                    event_type="portcullis.window",
+                    received=now,
+                )
+                verdict = Verdict(moment_of(found), Moment.NONE, (found.person,) if found.person else (), (found,))
+                judgement = self._judge(tenant).judge({}, verdict, ref, now)
+                await self._keep_brakes()
+                pending += await self._publish(judgement)
+        await asyncio.gather(*pending)
 
     def _judge(self, tenant: str) -> Judge:
         judge = self._judges.get(tenant)
@@ -159,6 +223,15 @@ class ClassifyRole:
             id=digest("classified", tenant, event["uuid"]), tenant=tenant, at=now, event=verdict_ref, moment=Moment.NONE, people=()
         )
         return Judgement(silent, notices=[notice])
+
+
+def moment_of(found: Finding) -> Moment:
+    """D2: a finding that asks for more than an alert is a threat."""
+    return Moment.NONE if found.response is Response.ALERT else Moment.THREAT
+
+
+async def _nothing() -> None:
+    """A silent batch waits for nobody."""
 
 
 def _ref(event: dict[str, Any], record: Any) -> EventRef:

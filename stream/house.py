@@ -6,7 +6,7 @@ A role is a service with `start`, `stop`, `failed`, `lag`. In production each is
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -21,7 +21,9 @@ from handlers.protected import ProtectedList, load_protected
 from model.errors import CredentialsRefused, PermanentError, TemporaryError
 from model.settings import Settings
 from rules.classify import Classifier
+from rules.guards import GuardSettings, OwnActor
 from rules.lifecycle import Lifecycle
+from rules.lower import Guards
 from rules.policy import Policy
 from rules.ruleset import RuleSet
 from stream import topics
@@ -194,9 +196,25 @@ def _provision(house: House, policy: Policy) -> ProvisionRole:
 
 
 def _classifier(house: House, ruleset: RuleSet | None) -> ClassifyRole:
-    rules = ruleset or RuleSet.load(house.settings.rules.detections)
-    classifier = Classifier(rules, Lifecycle.load())
-    return ClassifyRole(house.broker, house.settings, classifier, house.protected, house.own_actors, house.clock)
+    make = classifier_maker(house, ruleset or load_rules(house.settings))
+    return ClassifyRole(house.broker, house.settings, make, house.protected, house.own_actors, house.clock)
+
+
+def load_rules(settings: Settings) -> RuleSet:
+    """The rules of the configuration, with the placeholders that its guards define. Raises ConfigurationError."""
+    return RuleSet.load(settings.rules.detections, GuardSettings.load(settings.rules.guards).sigma_placeholders())
+
+
+def classifier_maker(house: House, ruleset: RuleSet) -> Callable[[str], Classifier]:
+    """tenant → a classifier with that tenant's guards and an empty memory."""
+    guards, lifecycle = GuardSettings.load(house.settings.rules.guards), Lifecycle.load()
+
+    def make(tenant: str) -> Classifier:
+        protected = [person for where, person in house.protected.people if where == tenant]
+        actors = tuple(house.own_actors.get(tenant, ()))
+        return Classifier(ruleset, lifecycle, Guards(guards, protected, OwnActor(actors=actors, clients=actors)))
+
+    return make
 
 
 def _poller(house: House) -> Poller:

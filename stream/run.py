@@ -22,7 +22,7 @@ from rules.ruleset import RuleSet
 from stream.broker import Broker
 from stream.clock import SystemClock
 from stream.health import HealthService
-from stream.house import ROLES, House, Role, build_house, build_roles, policy_of
+from stream.house import ROLES, House, Role, build_house, build_roles, load_rules, policy_of
 from stream.lane import LaneRole
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class Running:
         self.names = tuple(name for name in ROLES if name in set(roles))
         self._clock = clock or SystemClock()
         self._policy = policy or policy_of(settings)
-        self._ruleset = ruleset or (RuleSet.load(settings.rules.detections) if "classifier" in self.names else None)
+        self._ruleset = ruleset or (load_rules(settings) if "classifier" in self.names else None)
         if settings.kafka.bootstrap is None and set(self.names) != set(ROLES):
             raise ConfigurationError(
                 "no broker is configured and the embedded one lives in one process: run --role all, or set [kafka] bootstrap"

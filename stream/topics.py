@@ -58,11 +58,12 @@ INTENTS = Topic(
 BRAKES = Topic(
     "portcullis.brakes", "tenant or target", FOREVER, "counts and trips of the brakes, and the classifier's state", compacted=True
 )
+WINDOWS = Topic("portcullis.windows", "tenant", FOREVER, "memory of correlations, with its offset (writer: classifier)", compacted=True)
 MESSAGES = Topic("portcullis.messages", "incident", FOREVER, "which Slack message belongs to what", compacted=True)
 COUNTS = Topic("portcullis.counts", "tenant", FOREVER, "active people per tenant, for the brakes' percentages", compacted=True)
 
 ALL = (
-    SYSTEM_LOG, THREATS, KNOCKS, OUTCOMES, COMMANDS, INCARNATION, CHECKPOINTS, HOLDS, LINKS, DUE, INTENTS, BRAKES, MESSAGES, COUNTS,
+    SYSTEM_LOG, THREATS, KNOCKS, OUTCOMES, COMMANDS, INCARNATION, CHECKPOINTS, HOLDS, LINKS, DUE, INTENTS, BRAKES, WINDOWS, MESSAGES, COUNTS,
 )  # fmt: skip
 
 
