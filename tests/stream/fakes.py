@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import Any, TypeVar, cast
 
@@ -25,7 +26,7 @@ from stream.lane import LaneRole
 from stream.lockdown import LockdownRole
 from stream.provision import ProvisionRole
 from stream.topics import person_key
-from tests.handlers.fakes import NOON, TENANT, FakeDirectory, FakeJournal, FakeTarget, person
+from tests.handlers.fakes import NOON, TENANT, FakeDirectory, FakeJournal, FakeTarget, Killed, person
 from tests.handlers.house import NOBODY
 from tests.stream import memory
 from tests.stream.memory import Log
@@ -127,18 +128,18 @@ class World:
 
     async def order(self, who: str = ANN, uuid: str = "e-1", kind: str = "lockdown", **facts: Any) -> Order:
         one = make_order(who, uuid, kind, at=facts.pop("at", self.clock.now()), **facts)
-        await self.log.append(topics.THREATS.name, person_key(TENANT, who), one.to_bytes())
+        self.log.put(topics.THREATS.name, person_key(TENANT, who), one.to_bytes())
         return one
 
     async def knock(self, who: str = ANN, uuid: str | None = "e-1", **facts: Any) -> Knock:
         event = EventRef(uuid=uuid, event_type="user.lifecycle.create", received=self.clock.now()) if uuid else None
         one = Knock(id=f"k-{uuid}-{who}", tenant=TENANT, person=who, moment=Moment.JOIN, event=event, **facts)
-        await self.log.append(topics.KNOCKS.name, person_key(TENANT, who), one.to_bytes())
+        self.log.put(topics.KNOCKS.name, person_key(TENANT, who), one.to_bytes())
         return one
 
     async def command(self, kind: str, who: str = ANN, id: str = "c-1", key: bytes | None = None, **args: Any) -> Command:
         one = make_command(kind, who, id, **args)
-        await self.log.append(topics.COMMANDS.name, key or person_key(TENANT, who), one.to_bytes())
+        self.log.put(topics.COMMANDS.name, key or person_key(TENANT, who), one.to_bytes())
         return one
 
     # --- what is seen -------------------------------------------------------------------------------------------------------
@@ -175,11 +176,21 @@ async def settled(role: LaneRole) -> None:
     assert role.schedule.failure is None, role.schedule.failure
 
 
-async def until(condition: Any, timeout_s: float = 5.0) -> None:
+async def until(condition: Callable[[], object], timeout_s: float = 5.0) -> None:
     """For what real time brings about."""
-    async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0.005)
+    for _ in range(int(timeout_s / 0.005)):
+        if condition():
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("it did not come about in time")
+
+
+async def killed(world: World, running: AbstractAsyncContextManager[LaneRole], writes: int | None = None) -> None:
+    """Works until the process is killed at the n-th write (or by a fault of a target); at the latest when all is done."""
+    with contextlib.suppress(Killed):
+        async with running as role:
+            world.log.kill_after = writes
+            await work(role)
 
 
 def make_order(who: str = ANN, uuid: str = "e-1", kind: str = "lockdown", *, at: Any = NOON, **facts: Any) -> Order:

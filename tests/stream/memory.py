@@ -62,6 +62,10 @@ class Log:
             if self.kill_after < 0:
                 self.dead, self.kill_after = True, None
                 raise Killed
+        return self.put(topic, key, value, timestamp_ms)
+
+    def put(self, topic: str, key: bytes, value: bytes | None, timestamp_ms: int | None = None) -> int:
+        """A write of somebody else, at this moment."""
         partition = partition_of(key, self.partitions)
         records = self.records[topic, partition]
         record = Record(topic, partition, len(records), key, value, timestamp_ms or RECEIVED_MS)

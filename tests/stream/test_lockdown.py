@@ -14,9 +14,9 @@ from model.errors import Fenced, TemporaryError
 from model.person import HoldState, PersonStatus
 from stream import topics
 from stream.books import Latch
-from tests.handlers.fakes import NOON, TENANT, Killed, person
+from tests.handlers.fakes import NOON, TENANT, person, swap
 from tests.stream import memory
-from tests.stream.fakes import ANN, World, later, make_command, make_order, settled, until, work
+from tests.stream.fakes import ANN, World, killed, later, make_command, make_order, settled, until, work
 
 pytestmark = pytest.mark.usefixtures("memory")
 
@@ -230,7 +230,7 @@ async def test_work_that_outlives_its_batch_goes_on_by_the_schedule_no_sooner_th
         return await apply(*args)
 
     async with world.lockdown() as role:
-        world.box.apply = slow  # type: ignore[method-assign]
+        swap(world.box, "apply", slow)
         await world.order()
         await work(role)
         (entry,) = [due for slot, due in world.due().items() if slot.startswith("item.")]
@@ -277,11 +277,7 @@ async def test_killed_at_any_write_the_next_owner_brings_it_to_the_same_end(writ
     world = World()
     world.employ()
     await world.order()
-    with pytest.raises(Killed):
-        async with world.lockdown() as role:
-            world.log.kill_after = writes
-            await work(role)
-            raise Killed  # fewer writes than that were needed
+    await killed(world, world.lockdown(), writes)
     async with world.lockdown() as role:
         await work(role)
         await later(world, role, 1000)
@@ -297,9 +293,7 @@ async def test_an_intent_left_open_is_closed_by_reading_back_before_anything_els
     world.employ()
     await world.order()
     world.box.faults.append("kill_after")
-    with pytest.raises(Killed):
-        async with world.lockdown() as role:
-            await work(role)
+    await killed(world, world.lockdown())
     (open_row,) = [row for row in world.log.rows.values() if row.status is ActionStatus.INTENDED and row.target == "box"]
     async with world.lockdown() as role:
         closed = world.log.rows[open_row.intent]
@@ -318,11 +312,7 @@ async def test_a_release_that_a_crash_broke_off_is_carried_on(writes: int) -> No
         await world.order()
         await work(role)
     await world.command("release", holds=[hold_id(world)])
-    with pytest.raises(Killed):
-        async with world.lockdown() as role:
-            world.log.kill_after = writes
-            await work(role)
-            raise Killed
+    await killed(world, world.lockdown(), writes)
     async with world.lockdown() as role:
         await work(role)
         await later(world, role, 1000)
