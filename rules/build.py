@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,12 @@ def build_correlation(document: Document) -> Rule:
         raise document.refuse("portcullis.severity belongs to a rule of single events", "portcullis", "severity")
     if (section.unless or section.window.min_gap) and spec.kind is not Kind.TEMPORAL_ORDERED:
         raise document.refuse("portcullis: unless and window.min_gap belong to temporal_ordered", "portcullis")
+    if section.also and (spec.kind is not Kind.VALUE_COUNT or not spec.bounds.only_more):
+        raise document.refuse("portcullis.also belongs to a value_count that asks for gt or gte", "portcullis", "also")
+    spec = replace(spec, also=tuple((one.field, Bounds((("gte", float(one.gte)),))) for one in section.also))
+    for one in section.also:
+        for name in one.field:
+            _check_field(document, name, "portcullis", "also")
     if section.person_from is not None and section.person_from not in spec.members:
         raise document.refuse(f"portcullis.person_from: {section.person_from!r} is none of its rules", "portcullis", "person_from")
     for name in (*spec.fields, *(name for name in spec.group_by if name not in spec.aliases), *_alias_fields(spec)):
@@ -130,7 +136,7 @@ def _absence(document: Document, section: Section, names: Sequence[str | None]) 
     if section.first_seen is not None:
         for name in (*section.first_seen.field, *section.first_seen.by):
             _check_field(document, name, "portcullis", "first_seen")
-    for wrong in ("unless", "person_from"):
+    for wrong in ("unless", "person_from", "also"):
         if getattr(section, wrong):
             raise document.refuse(f"portcullis.{wrong} belongs to a correlation", "portcullis", wrong)
     absence = section.absence

@@ -13,46 +13,59 @@ from typing import Any
 import orjson
 
 from model.decision import Finding, Moment, Response, Severity, Verdict
-from model.event import PersonRule, people
+from model.event import PersonRule
 from rules.correlation.correlator import Correlator
-from rules.correlation.node import Node
+from rules.correlation.node import Node as Correlation
 from rules.correlation.observation import Observation, time_of
 from rules.correlation.seen import FirstSeen
 from rules.lifecycle import Lifecycle
 from rules.lower import Guards
+from rules.person import people_of
 from rules.record import matched
 from rules.rule import Rule
 from rules.ruleset import RuleSet
-from rules.sigma.expression import Check, evidence_of
+from rules.sigma.expression import Check, Node, compiled, evidence_of
 
 #: Okta has 1,274 event types; beyond this many, a type's plan is worked out anew each time.
 _MOST_PLANS = 8192
+#: Verdicts kept for one type, so that the same is not built again for every event of a person.
+_MOST_QUIET = 4096
 _CREATED = "user.lifecycle.create"
 
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """One rule, what is left to ask of it for a type, and what its match goes to."""
+    """One rule that can match a type, and what its match goes to."""
 
-    check: Check
     rule: Rule
+    #: A match is a finding (it is not where the rule only serves correlations, or waits for an absence).
+    reports: bool
+    #: Where a match is a finding only if its values are new.
+    gate: FirstSeen | None
     seen: FirstSeen | None
     learners: tuple[FirstSeen, ...]
-    feeds: tuple[tuple[Node, int], ...]
+    feeds: tuple[tuple[Correlation, int], ...]
 
     @property
     def is_plain(self) -> bool:
-        """Needs no state: a match is a finding."""
-        return self.rule.emits and self.seen is None and not self.learners and not self.feeds
+        """Needs no state."""
+        return self.seen is None and not self.learners and not self.feeds
+
+
+#: What is left to ask for a type, and the rules that ask just that.
+_Asked = tuple[tuple[Check, tuple[_Step, ...]], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
     moment: Moment
     person: PersonRule
-    plain: tuple[_Step, ...]
-    stateful: tuple[_Step, ...]
+    plain: _Asked
+    stateful: _Asked
+    #: The guards learn from this type.
     notes: bool
+    #: Verdicts of events that no rule matched, by the people they name.
+    quiet: dict[tuple[str, ...], Verdict]
 
 
 class Classifier:
@@ -69,13 +82,14 @@ class Classifier:
         """Moment, people and findings of one event as `model.event.decode` gives it, without any state: correlations, first-seen and
         absences say nothing, guards are not asked. Never raises."""
         plan = self._plan_for(event)
-        found = [finding(step.rule, event) for step in plan.plain if step.check(event)]
-        found += [
+        found = [
             finding(step.rule, event)
-            for step in plan.stateful
-            if step.rule.emits and step.seen is None and step.rule.section.absence is None and step.check(event)
+            for check, steps in (*plan.plain, *plan.stateful)
+            if check(event)
+            for step in steps
+            if step.reports and step.gate is None
         ]
-        return _verdict(plan, people(event, plan.person), found, self.ruleset)
+        return _verdict(plan, people_of(event, plan.person), found, self.ruleset)
 
     def observe(self, event: dict[str, Any], received: datetime | None = None) -> Verdict:
         """As `verdict`, with everything that came before: the findings of correlations that this event completes, or whose windows its
@@ -83,18 +97,22 @@ class Classifier:
         plan = self._plan_for(event)
         found: list[Finding] = []
         seen: Observation | None = None
-        if plan.stateful or plan.notes or self.correlator.waits_for_time:
+        if plan.stateful or plan.notes or self.correlator.closing:
             seen = Observation(event, time_of(event, received, self.correlator.clock))
-            found.extend(self.correlator.advance(seen.time, seen))
-        for step in plan.plain:
-            if step.check(event):
+            if self.correlator.closing:
+                found.extend(self.correlator.advance(seen.time, seen))
+            elif seen.time > self.correlator.clock:
+                self.correlator.clock = seen.time
+        for check, steps in plan.plain:
+            if check(event):
                 seen = seen or Observation(event, time_of(event, received, self.correlator.clock))
-                found.append(self._guarded(step.rule, finding(step.rule, event), seen))
+                found.extend(self._guarded(step.rule, finding(step.rule, event), seen) for step in steps)
         if seen is not None:
-            found.extend(self._stateful(plan, seen))
+            if plan.stateful:
+                self._stateful(plan, seen, found)
             if plan.notes and self._guards is not None:
                 self._guards.note(seen)
-        return _verdict(plan, people(event, plan.person), found, self.ruleset)
+        return _verdict(plan, people_of(event, plan.person), found, self.ruleset)
 
     def tick(self, now: datetime) -> tuple[Finding, ...]:
         """Findings of windows that end by `now` where no event says so. Only for a log that is read to its end: event time then keeps
@@ -116,30 +134,26 @@ class Classifier:
             self._guards.load(orjson.loads(snapshot[4 : 4 + size]))
         return self.correlator.restore(snapshot[4 + size :])
 
-    def _stateful(self, plan: _Plan, seen: Observation) -> list[Finding]:
-        found: list[Finding] = []
+    def _stateful(self, plan: _Plan, seen: Observation, found: list[Finding]) -> None:
         learnt: list[FirstSeen] = []
-        for step in plan.stateful:
-            if not step.check(seen.event):
+        event, clock = seen.event, self.correlator.clock
+        for check, steps in plan.stateful:
+            if not check(event):
                 continue
-            learnt.extend(step.learners)
-            first = step.seen is None or step.seen.is_new(seen)
-            section = step.rule.section
-            if not first and section.first_seen is not None and section.first_seen.gate:
-                continue
-            if step.rule.emits and section.absence is None:
-                found.append(self._guarded(step.rule, finding(step.rule, seen.event, first and step.seen is not None), seen))
-            if step.feeds:
-                found.extend(self._correlated(step.rule, seen))
-        for one in learnt:
-            one.learn(seen)
-        return found
-
-    def _correlated(self, rule: Rule, seen: Observation) -> list[Finding]:
-        found = self.correlator.feed(rule.match_id, seen)
-        if self._guards is None:
-            return found
-        return [self._guarded(self.ruleset.rules_by_id[one.rule], one, seen) for one in found]
+            for step in steps:
+                if step.learners:
+                    learnt.extend(step.learners)
+                first = step.seen is not None and step.seen.is_new(seen)
+                if step.gate is not None and not first:
+                    continue
+                if step.reports:
+                    found.append(self._guarded(step.rule, finding(step.rule, event, first), seen))
+                for node, member in step.feeds:
+                    if completed := node.feed(member, seen, clock):
+                        for one in self.correlator.completed(node, completed, step.rule.match_id, seen):
+                            found.append(self._guarded(self.ruleset.rules_by_id[one.rule], one, seen))
+        for known in learnt:
+            known.learn(seen)
 
     def _guarded(self, rule: Rule, found: Finding, seen: Observation) -> Finding:
         return found if self._guards is None else self._guards.lowered(rule, found, seen)
@@ -153,35 +167,47 @@ class Classifier:
 
     def _plan(self, event_type: str) -> _Plan:
         moment, person = self._lifecycle.of(event_type)
-        steps = [step for rule in self.ruleset if (step := self._step(rule, event_type)) is not None]
+        plain: dict[Node, list[_Step]] = {}
+        stateful: dict[Node, list[_Step]] = {}
+        for rule in self.ruleset:
+            asked = None if rule.expression is None else rule.expression.for_type(event_type)
+            if asked is not None and (step := self._step(rule)) is not None:
+                (plain if step.is_plain else stateful).setdefault(asked, []).append(step)
         plan = _Plan(
             moment,
             "none" if moment is Moment.GROUP else person,
-            tuple(step for step in steps if step.is_plain),
-            tuple(step for step in steps if not step.is_plain),
+            tuple((compiled(asked), tuple(steps)) for asked, steps in plain.items()),
+            tuple((compiled(asked), tuple(steps)) for asked, steps in stateful.items()),
             notes=self._guards is not None and event_type == _CREATED,
+            quiet={},
         )
         if len(self._plans) < _MOST_PLANS:
             self._plans[event_type] = plan
         return plan
 
-    def _step(self, rule: Rule, event_type: str) -> _Step | None:
-        check = None if rule.expression is None else rule.expression.for_type(event_type)
-        if check is None:
-            return None
+    def _step(self, rule: Rule) -> _Step | None:
+        seen = self.correlator.seen.get(rule.id)
+        section = rule.section
         step = _Step(
-            check,
             rule,
-            self.correlator.seen.get(rule.id),
+            rule.emits and section.absence is None,
+            seen if section.first_seen is not None and section.first_seen.gate else None,
+            seen,
             tuple(self.correlator.learners(rule.id)),
             tuple(self.correlator.feeds(rule.match_id)),
         )
-        return step if step.rule.emits or step.learners or step.feeds else None
+        return step if step.reports or step.learners or step.feeds else None
 
 
 def _verdict(plan: _Plan, who: tuple[str, ...], found: list[Finding], ruleset: RuleSet) -> Verdict:
     if not found:
-        return Verdict(plan.moment, plan.moment, who)
+        quiet = plan.quiet.get(who)
+        if quiet is None:
+            quiet = Verdict(plan.moment, plan.moment, who)
+            if len(plan.quiet) >= _MOST_QUIET:
+                plan.quiet.clear()
+            plan.quiet[who] = quiet
+        return quiet
     shadowed = ruleset.shadowed
     findings = tuple(one for one in found if one.rule not in shadowed)
     threat = any(one.response is not Response.ALERT for one in findings)
@@ -197,7 +223,7 @@ def _verdict(plan: _Plan, who: tuple[str, ...], found: list[Finding], ruleset: R
 def finding(rule: Rule, event: dict[str, Any], first: bool = False) -> Finding:
     """The rule's finding on an event that it matches; `first`: its first-seen values were new. Nobody, or several where one is meant:
     person None (D2)."""
-    who = people(event, rule.person)
+    who = people_of(event, rule.person)
     return Finding(
         rule=rule.id,
         rule_version=rule.version,

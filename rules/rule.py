@@ -51,6 +51,13 @@ class WindowSection(_Part):
     min_gap: Span = 0.0
 
 
+class AlsoSection(_Part):
+    """A further count of distinct values over the window of a value_count: it must hold as well."""
+
+    field: Names
+    gte: int = Field(ge=1, le=1024)
+
+
 class FirstSeenSection(_Part):
     """The rule holds only where the values of `field` are new for the group `by` within `within`. Values are learnt from the events that
     the rule itself matches, or from those of the rules in `learn`. `gate: false`: it holds anyway, only `severity.first_seen` asks."""
@@ -80,8 +87,8 @@ class Section(_Part):
     `person` says who is meant where it is not the target User, else the actor User; `person_from` names the member rule of a correlation
     whose event says it. `downstream` leaves Okta out (D15). `after_approval` is text for the runbook that nothing executes. `outcome: any`
     says that the rule means every outcome (lint asks). `severity` gives another severity where a search identifier holds (the first that
-    does; `first_seen` where the values were new). `unless` names rules whose event ends what a temporal_ordered has begun. `shadow` counts and
-    reports, and asks for nothing.
+    does; `first_seen` where the values were new). `unless` names rules whose event ends what a temporal_ordered has begun. `also` are
+    further counts of a value_count. `shadow` counts and reports, and asks for nothing.
     """
 
     id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$")
@@ -97,6 +104,7 @@ class Section(_Part):
     first_seen: FirstSeenSection | None = None
     absence: AbsenceSection | None = None
     unless: Names = ()
+    also: tuple[AlsoSection, ...] = ()
     window: WindowSection = WindowSection()
     runbook: str = ""
     after_approval: str = ""

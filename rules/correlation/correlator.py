@@ -7,7 +7,7 @@ failure; one that is counted passes on its alerts. Alerts are one per window, gr
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from model.decision import Finding
-from rules.correlation.node import Found, Node, node_of
+from rules.correlation.node import AbsenceNode, ClosingNode, Found, Node, node_of
 from rules.correlation.observation import Observation
 from rules.correlation.seen import FirstSeen
 from rules.correlation.spec import Kind
@@ -40,7 +40,8 @@ class Correlator:
         self._learners: dict[str, list[FirstSeen]] = {}
         for rule in rules:
             self._wire(rule)
-        self._closing = [node for node in self.nodes.values() if type(node) is not Node]
+        #: The correlations that fire because time passes: where there are some, every event's time counts.
+        self.closing = [node for node in self.nodes.values() if isinstance(node, (ClosingNode, AbsenceNode))]
 
     def _wire(self, rule: Rule) -> None:
         node = self.nodes.get(rule.id)
@@ -61,11 +62,6 @@ class Correlator:
         return self._learners.get(rule_id, [])
 
     @property
-    def waits_for_time(self) -> bool:
-        """True where some rule fires because time passes, so that every event's time counts."""
-        return bool(self._closing)
-
-    @property
     def forgotten(self) -> dict[str, int]:
         """Groups and values given up for each rule's bound since the start; worth a notice where it grows."""
         counts = {rule_id: node.forgotten for rule_id, node in self.nodes.items()}
@@ -79,18 +75,15 @@ class Correlator:
             return []
         self.clock = time
         findings: list[Finding] = []
-        for node in self._closing:
+        for node in self.closing:
             for found in node.close(time):
                 findings.extend(self._report(node, found, seen))
         return findings
 
-    def feed(self, rule_id: str, seen: Observation) -> list[Finding]:
-        """An event that the rule matched: findings of the correlations that it completes, theirs included."""
-        findings: list[Finding] = []
-        for node, member in self._feeds.get(rule_id, ()):
-            for found in node.feed(member, seen, self.clock):
-                findings.extend(self._report(node, found, seen))
-        return [self._with_evidence(one, rule_id, seen) for one in findings] if findings else findings
+    def completed(self, node: Node, found: Sequence[Found], rule_id: str, seen: Observation) -> list[Finding]:
+        """Findings of what an event of the rule completed at a node, those of the correlations that this feeds included."""
+        findings = [finding for one in found for finding in self._report(node, one, seen)]
+        return [self._with_evidence(one, rule_id, seen) for one in findings]
 
     def _with_evidence(self, finding: Finding, rule_id: str, seen: Observation) -> Finding:
         """What the completing event matched stands beside the figures of the correlation."""

@@ -16,18 +16,18 @@ class Groups:
     def __init__(self, most: int, keep: float) -> None:
         self._most = most
         self._keep = keep
-        self._windows: OrderedDict[GroupKey, Window] = OrderedDict()
+        self.windows: OrderedDict[GroupKey, Window] = OrderedDict()
         self.forgotten = 0
 
     def __len__(self) -> int:
-        return len(self._windows)
+        return len(self.windows)
 
     def get(self, key: GroupKey) -> Window | None:
-        return self._windows.get(key)
+        return self.windows.get(key)
 
     def touched(self, key: GroupKey, clock: float) -> Window:
         """The group's window, made where there is none."""
-        windows = self._windows
+        windows = self.windows
         window = windows.get(key)
         if window is not None:
             windows.move_to_end(key)
@@ -41,7 +41,7 @@ class Groups:
 
     def sweep(self, clock: float) -> None:
         """Lets go of the longest untouched groups whose windows are over."""
-        windows = self._windows
+        windows = self.windows
         while windows:
             key, window = next(iter(windows.items()))
             if window.newest + self._keep >= clock:
@@ -49,7 +49,7 @@ class Groups:
             del windows[key]
 
     def drop(self, key: GroupKey) -> None:
-        self._windows.pop(key, None)
+        self.windows.pop(key, None)
 
     def items(self) -> Iterator[tuple[GroupKey, Window]]:
-        return iter(self._windows.items())
+        return iter(self.windows.items())

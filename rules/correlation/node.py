@@ -1,27 +1,29 @@
 """One correlation with its groups. `feed` takes an event that a member rule matched, `close` looks at windows whose time is over.
 
-Followers of temporal_ordered (rules after the first) that come before anything began are not kept per group, or every sign-in of everybody
-would be: they wait in one short queue for as long as the grace, for the case that the beginning arrives late.
+Followers of temporal_ordered (rules after the first) that come before anything began are not kept by group, or every sign-in of everybody
+would be: they wait in one short queue for as long as the grace, for the case that the beginning arrives late. That queue is not part of a
+snapshot: after a restart a beginning that was late is late for good, by the length of the grace at most.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from model.event import PersonRule
 from rules.correlation.group import Groups
-from rules.correlation.measure import Entry, measure_of
-from rules.correlation.observation import GroupKey, KeyReader, Observation, key_reader
-from rules.correlation.spec import Kind
+from rules.correlation.measure import Entry, entry_of, holds_of, measure_of
+from rules.correlation.observation import GroupKey, KeyReader, Observation, key_reader, parts_reader
+from rules.correlation.spec import Kind, Spec
 from rules.correlation.window import ENDS, Hit, Limits, Window, holds, in_order, sliding, together
 from rules.rule import Rule
-from rules.sigma.field import leaves, reader
+from rules.sigma.field import Event, leaves, reader
 from rules.sigma.match import number_of
 
 #: Followers that wait for a late beginning, over all groups.
-MOST_WAITING = 20_000
+MOST_WAITING = 4_096
 
 
 class Found(NamedTuple):
@@ -30,6 +32,35 @@ class Found(NamedTuple):
     key: GroupKey
     window: Window
     hit: Hit
+
+
+#: Nothing found: what `feed` gives nearly always.
+NOTHING: tuple[Found, ...] = ()
+
+
+class Waiting:
+    """Followers that came before anything began, of all groups, for as long as the grace; the oldest go first. A late beginning looks through
+    all of them: that is rare, and sorting them by group would cost every sign-in more than it saves."""
+
+    def __init__(self, grace: float) -> None:
+        self._grace = grace
+        self._queue: deque[tuple[Observation, int]] = deque(maxlen=MOST_WAITING if grace > 0 else 0)
+        #: The latest event time among them.
+        self.until = float("-inf")
+
+    def add(self, seen: Observation, member: int, clock: float) -> None:
+        queue = self._queue
+        if queue and queue[0][0].time < clock - self._grace:
+            queue.popleft()
+        queue.append((seen, member))
+        if seen.time > self.until:
+            self.until = seen.time
+
+    def later_than(self, entry: Entry) -> list[tuple[Observation, int]]:
+        """What waits of other events at or after the entry's time."""
+        if entry.time > self.until:
+            return []
+        return [(seen, member) for seen, member in self._queue if seen.time >= entry.time and seen.uuid != entry.uuid]
 
 
 class Node:
@@ -42,101 +73,117 @@ class Node:
         section = rule.section.window
         self.limits = Limits(spec.span, section.grace, section.max_events or _most_events(rule), section.min_gap)
         self.groups = Groups(section.max_groups, spec.span + section.grace)
-        self._keys = [_member_keys(rule, member) for member in range(len(spec.members))]
-        self._measure = measure_of(spec)
-        self._values = key_reader(spec.fields)
-        self._number = reader(spec.fields[0]) if spec.fields else None
-        self._waiting: deque[tuple[GroupKey, Entry]] = deque(maxlen=MOST_WAITING)
-        self._waiting_until = float("-inf")
         self.person_from = _position(rule, rule.section.person_from)
+        #: Who is meant matters where alerts are made for persons.
+        self.person: PersonRule | None = rule.person if rule.emits else None
+        self.keys = [_member_keys(rule, member) for member in range(len(spec.members))]
+        self.keys.append(self.keys[0])  # ENDS, the last by Python's count, is grouped as the first rule is
+        self._measure = measure_of(spec)
+        self._holds = holds_of(spec)
+        self._values = _values_reader(spec)
+        self._number = reader(spec.fields[0]) if spec.fields and spec.kind is not Kind.VALUE_COUNT else None
+        counts = spec.kind in (Kind.EVENT_COUNT, Kind.VALUE_COUNT)
+        self._least = int(spec.bounds.most) if counts and spec.bounds.only_more else 1
+        self._collapses = spec.kind in (Kind.VALUE_COUNT, Kind.TEMPORAL) and section.grace <= spec.span
 
     @property
     def forgotten(self) -> int:
         """Groups given up because of the bound: the rule saw less than it should have."""
         return self.groups.forgotten
 
-    def feed(self, member: int, seen: Observation, clock: float) -> Iterator[Found]:
+    def feed(self, member: int, seen: Observation, clock: float) -> Sequence[Found]:
         """Takes an event of a member rule (ENDS: of an `unless` rule); gives the windows that it completes."""
-        who = seen.who(self.rule.person)
-        for key in seen.keys(self._keys[max(member, 0)]):
-            for value in self._values_of(seen):
-                yield from self._take(key, Entry(seen.time, seen.uuid, member, value, who), clock)
+        read = self.keys[member]
+        keys = seen.read.get(read) or seen.keys(read)
+        values = self._values_of(seen)
+        who = None if self.person is None else seen.who(self.person)
+        if len(keys) == 1 and len(values) == 1:
+            entry: Entry = entry_of((seen.time, seen.uuid, member, values[0], who))
+            return NOTHING if self._collapses and self._says_again(keys[0], entry) else self.take(keys[0], entry, clock)
+        entries = [(key, Entry(seen.time, seen.uuid, member, value, who)) for key in keys for value in values]
+        return [found for key, entry in entries for found in self.take(key, entry, clock)]
+
+    def take(self, key: GroupKey, entry: Entry, clock: float) -> Sequence[Found]:
+        """One entry for one group."""
+        window = self.groups.touched(key, clock)
+        at = window.insert(entry, self.limits)
+        if at is None:
+            return NOTHING
+        span = self.spec.span
+        if self.spec.kind is Kind.TEMPORAL:
+            hit = together(window, at, self.spec, span)
+        else:
+            hit = sliding(window, at, self._holds, self._measure, self._least, span)
+        return NOTHING if hit is None else (Found(key, window, hit),)
 
     def close(self, clock: float) -> Iterator[Found]:
         """Windows whose end event time has passed: none, where windows slide."""
         return iter(())
 
     def _values_of(self, seen: Observation) -> Sequence[Any]:
-        kind = self.spec.kind
-        if kind is Kind.VALUE_COUNT:
-            return seen.keys(self._values)
+        if self._values is not None:
+            return seen.read.get(self._values) or seen.keys(self._values)
         if self._number is None:
-            return (None,)
+            return _NO_VALUE
         numbers = (number_of(leaf) for leaf in leaves(self._number(seen.event)))
         return tuple(number for number in numbers if number is not None)[:1]
 
-    def _take(self, key: GroupKey, entry: Entry, clock: float) -> Iterator[Found]:
-        kind = self.spec.kind
-        if kind is Kind.TEMPORAL_ORDERED:
-            yield from self._take_in_order(key, entry, clock)
-            return
-        window = self.groups.touched(key, clock)
-        if kind in (Kind.VALUE_COUNT, Kind.TEMPORAL) and self._repeats(window, entry):
-            window.entries[-1] = entry
-            return
-        at = window.insert(entry, self.limits)
-        if at is None:
-            return
-        span = self.spec.span
-        hit = together(window, at, self.spec, span) if kind is Kind.TEMPORAL else sliding(window, at, self.spec, self._measure, span)
-        if hit is not None:
-            yield Found(key, window, hit)
-
-    def _repeats(self, window: Window, entry: Entry) -> bool:
-        """True where the newest entry says the same: what it could complete, that one completed. Exact while the grace is within the span."""
-        if not window.entries or self.limits.grace > self.spec.span:
+    def _says_again(self, key: GroupKey, entry: Entry) -> bool:
+        """What the group's newest entry could complete it completed; one that says the same takes its place (exact while grace ≤ span)."""
+        windows = self.groups.windows
+        window = windows.get(key)
+        if window is None or not window.entries:
             return False
         last = window.entries[-1]
-        return last.time <= entry.time and last[2:] == entry[2:] and last.uuid != entry.uuid
-
-    def _take_in_order(self, key: GroupKey, entry: Entry, clock: float) -> Iterator[Found]:
-        window = self.groups.get(key)
-        if entry.member != 0 and (window is None or (entry.member != ENDS and not _has(window, entry.member - 1))):
-            self._wait(key, entry, clock)
-            return
-        window = self.groups.touched(key, clock)
-        fresh = {entry} if window.insert(entry, self.limits) is not None else set()
-        if fresh and entry.time <= self._waiting_until:
-            late = [one for waiting, one in self._waiting if waiting == key and one.time >= entry.time and one.uuid != entry.uuid]
-            fresh.update(one for one in late if window.insert(one, self.limits) is not None)
-        last = len(self.spec.members) - 1
-        if fresh and any(one.member == last or one is not window.entries[-1] for one in fresh):
-            for hit in in_order(window, last + 1, self.limits):
-                if not fresh.isdisjoint(hit.entries):
-                    yield Found(key, window, hit)
-        elif not fresh and entry.member == last:
-            for hit in in_order(window, last + 1, self.limits):
-                if hit.by.uuid == entry.uuid:
-                    yield Found(key, window, hit)
-
-    def _wait(self, key: GroupKey, entry: Entry, clock: float) -> None:
-        waiting = self._waiting
-        while waiting and waiting[0][1].time < clock - self.limits.grace:
-            waiting.popleft()
-        if self.limits.grace:
-            waiting.append((key, entry))
-            self._waiting_until = max(self._waiting_until, entry.time)
+        if last[3] != entry[3] or last[2] != entry[2] or last[4] != entry[4] or last[0] > entry[0] or last[1] == entry[1]:
+            return False
+        window.entries[-1] = entry
+        windows.move_to_end(key)
+        return True
 
     def dump(self) -> list[Any]:
-        groups = [[list(key), window.dump()] for key, window in self.groups.items()]
-        return [groups, [[list(key), list(entry)] for key, entry in self._waiting]]
+        return [[list(key), window.dump()] for key, window in self.groups.items()]
 
     def load(self, state: Sequence[Any]) -> None:
-        groups, waiting = state
-        for key, dumped in groups:
+        for key, dumped in state:
             self.groups.touched(tuple(key), float("-inf")).load(dumped)
-        self._waiting.extend((tuple(key), Entry(*entry)) for key, entry in waiting)
-        self._waiting_until = max((entry.time for _, entry in self._waiting), default=float("-inf"))
+
+
+class OrderedNode(Node):
+    """temporal_ordered. What follows is kept only where something began; before that it waits for a late beginning."""
+
+    def __init__(self, rule: Rule) -> None:
+        super().__init__(rule)
+        # A step that must be `min_gap` later than the one before cannot overtake it by less than the gap.
+        self._waiting = Waiting(self.limits.grace - self.limits.min_gap)
+        self._last = len(self.spec.members) - 1
+
+    def feed(self, member: int, seen: Observation, clock: float) -> Sequence[Found]:
+        windows = self.groups.windows
+        if member != 0:
+            read = self.keys[member]
+            if not windows or not any(_follows(windows.get(key), member) for key in seen.read.get(read) or seen.keys(read)):
+                self._waiting.add(seen, member, clock)
+                return NOTHING
+        return super().feed(member, seen, clock)
+
+    def take(self, key: GroupKey, entry: Entry, clock: float) -> Sequence[Found]:
+        window = self.groups.touched(key, clock)
+        if window.insert(entry, self.limits) is None:
+            again = in_order(window, self._last + 1, self.limits) if entry.member == self._last else []
+            return [Found(key, window, hit) for hit in again if hit.by.uuid == entry.uuid]
+        fresh = {entry}
+        for seen, member in self._waiting.later_than(entry):
+            if key in seen.keys(self.keys[member]):
+                late = Entry(seen.time, seen.uuid, member, None, None if self.person is None else seen.who(self.person))
+                if window.insert(late, self.limits) is not None:
+                    fresh.add(late)
+        if entry.member != self._last and len(fresh) == 1 and entry is window.entries[-1]:
+            return NOTHING
+        return [Found(key, window, hit) for hit in in_order(window, self._last + 1, self.limits) if not fresh.isdisjoint(hit.entries)]
+
+
+_NO_VALUE: tuple[None] = (None,)
 
 
 class ClosingNode(Node):
@@ -145,12 +192,13 @@ class ClosingNode(Node):
     def __init__(self, rule: Rule) -> None:
         super().__init__(rule)
         self._ends: list[tuple[float, GroupKey]] = []
+        self._collapses = False
 
-    def _take(self, key: GroupKey, entry: Entry, clock: float) -> Iterator[Found]:
+    def take(self, key: GroupKey, entry: Entry, clock: float) -> Sequence[Found]:
         window = self.groups.touched(key, clock)
         if window.insert(entry, self.limits) is not None and window.opened is None:
             self._open(key, window, entry.time)
-        return iter(())
+        return NOTHING
 
     def _open(self, key: GroupKey, window: Window, time: float) -> None:
         window.opened = time
@@ -178,7 +226,7 @@ class ClosingNode(Node):
         if self.spec.kind.is_temporal:
             return float(len({entry.member for entry in inside})) if holds(self.spec, inside) else None
         figure = self._measure(inside)
-        return figure if self.spec.bounds.hold(figure) else None
+        return figure if self._holds(figure, inside) else None
 
     def load(self, state: Sequence[Any]) -> None:
         super().load(state)
@@ -193,8 +241,9 @@ class AbsenceNode(Node):
     def __init__(self, rule: Rule) -> None:
         super().__init__(rule)
         self._ends: list[tuple[float, GroupKey, str]] = []
+        self._collapses = False
 
-    def _take(self, key: GroupKey, entry: Entry, clock: float) -> Iterator[Found]:
+    def take(self, key: GroupKey, entry: Entry, clock: float) -> Sequence[Found]:
         if entry.member == 0:
             window = self.groups.touched(key, clock)
             if window.insert(entry, self.limits) is not None:
@@ -204,7 +253,7 @@ class AbsenceNode(Node):
             waiting.entries = [one for one in waiting.entries if not 0 <= entry.time - one.time <= span or one.uuid == entry.uuid]
             if not waiting.entries:
                 self.groups.drop(key)
-        return iter(())
+        return NOTHING
 
     def close(self, clock: float) -> Iterator[Found]:
         while self._ends and self._ends[0][0] < clock:
@@ -229,7 +278,9 @@ def node_of(rule: Rule) -> Node:
     assert rule.spec is not None
     if rule.section.absence is not None:
         return AbsenceNode(rule)
-    return ClosingNode(rule) if rule.spec.at_close else Node(rule)
+    if rule.spec.at_close:
+        return ClosingNode(rule)
+    return OrderedNode(rule) if rule.spec.kind is Kind.TEMPORAL_ORDERED else Node(rule)
 
 
 def _most_events(rule: Rule) -> int:
@@ -246,9 +297,18 @@ def _member_keys(rule: Rule, member: int) -> KeyReader:
     return key_reader(rule.spec.aliases.get(field, {}).get(name, field) for field in rule.spec.group_by)
 
 
+def _values_reader(spec: Spec) -> Callable[[Event], list[Any]] | None:
+    if spec.kind is not Kind.VALUE_COUNT:
+        return None
+    return parts_reader((spec.fields, *(fields for fields, _ in spec.also))) if spec.also else key_reader(spec.fields)
+
+
 def _position(rule: Rule, name: str | None) -> int | None:
     return None if name is None or rule.spec is None or name not in rule.spec.members else rule.spec.members.index(name)
 
 
-def _has(window: Window, member: int) -> bool:
-    return any(entry.member == member for entry in window.entries)
+def _follows(window: Window | None, member: int) -> bool:
+    """True where the group has what this member follows (ENDS follows anything)."""
+    if window is None or member == ENDS:
+        return window is not None
+    return any(entry[2] == member - 1 for entry in window.entries)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from itertools import product
+from functools import lru_cache
+from itertools import islice, product
 from typing import Any
 
-from model.event import PersonRule, parse_time, people
+from model.event import PersonRule, parse_time
+from rules.person import people_of
 from rules.sigma.field import Event, Reader, leaves, reader
 from rules.sigma.text import text_of
 
@@ -21,42 +23,61 @@ MOST_AHEAD_S = 300.0
 
 def time_of(event: Event, received: datetime | None, clock: float) -> float:
     """Event time in seconds: `published`, never far ahead of its receipt; without one the receipt, else the clock of the stream."""
-    published = parse_time(event.get("published"))
+    published = _seconds(event.get("published"))
     if received is None:
-        return clock if published is None else published.timestamp()
+        return clock if published is None else published
     arrived = received.timestamp()
-    return arrived if published is None else min(published.timestamp(), arrived + MOST_AHEAD_S)
+    return arrived if published is None else min(published, arrived + MOST_AHEAD_S)
+
+
+def _seconds(text: object) -> float | None:
+    """Seconds of a time, quick for the one form that Okta writes, `2026-09-14T08:30:00.123Z`; None for what is no time."""
+    if text.__class__ is str and len(text) == 24 and text[16::7] == ":Z" and text[19] == ".":
+        seconds, thousandths = text[17:19], text[20:23]
+        if seconds.isdecimal() and seconds.isascii() and seconds < "60" and thousandths.isdecimal() and thousandths.isascii():
+            minute = _minute(text[:16])
+            if minute is not None:
+                return minute + int(seconds) + int(thousandths) / 1000
+    time = parse_time(text)
+    return None if time is None else time.timestamp()
+
+
+@lru_cache(maxsize=4096)
+def _minute(text: str) -> float | None:
+    time = parse_time(f"{text}:00.000Z")
+    return None if time is None else time.timestamp()
 
 
 class Observation:
     """An event at a time, with what was read from it."""
 
-    __slots__ = ("_keys", "_who", "event", "time", "uuid")
+    __slots__ = ("event", "read", "time", "uuid", "whose")
 
     def __init__(self, event: Event, time: float) -> None:
         self.event = event
         self.time = time
         uuid = event.get("uuid")
-        self.uuid: str = uuid if isinstance(uuid, str) else ""
-        self._keys: dict[KeyReader, list[GroupKey]] = {}
-        self._who: dict[PersonRule, str | None] = {}
+        self.uuid: str = uuid if uuid.__class__ is str else ""
+        #: What readers gave, by reader.
+        self.read: dict[KeyReader, list[GroupKey]] = {}
+        self.whose: dict[PersonRule, str | None] = {}
 
-    def keys(self, read: KeyReader) -> list[GroupKey]:
-        found = self._keys.get(read)
+    def keys(self, reader: KeyReader) -> list[GroupKey]:
+        found = self.read.get(reader)
         if found is None:
-            found = self._keys[read] = read(self.event)
+            found = self.read[reader] = reader(self.event)
         return found
 
     def who(self, rule: PersonRule) -> str | None:
         """The one person that the event names under a rule; None for nobody or several (D2)."""
-        if rule not in self._who:
-            found = people(self.event, rule)
-            self._who[rule] = found[0] if len(found) == 1 else None
-        return self._who[rule]
+        if rule not in self.whose:
+            found = people_of(self.event, rule)
+            self.whose[rule] = found[0] if len(found) == 1 else None
+        return self.whose[rule]
 
 
 KeyReader = Callable[[Event], list[GroupKey]]
-_readers: dict[tuple[str, ...], KeyReader] = {}
+_readers: dict[tuple[str | tuple[str, ...], ...], KeyReader] = {}
 
 
 def key_reader(fields: Iterable[str]) -> KeyReader:
@@ -67,25 +88,49 @@ def key_reader(fields: Iterable[str]) -> KeyReader:
     return _readers[names]
 
 
+def parts_reader(parts: Iterable[tuple[str, ...]]) -> Callable[[Event], list[Any]]:
+    """As `key_reader` for several lists of fields at once: each key is a tuple of one key for each list."""
+    names = tuple(parts)
+    if names not in _readers:
+        readers = [key_reader(fields) for fields in names]
+        _readers[names] = lambda event: list(islice(product(*(read(event) for read in readers)), MOST_KEYS))
+    return _readers[names]
+
+
 def _key_reader(readers: tuple[Reader, ...]) -> KeyReader:
     if not readers:
         return lambda event: [()]
+    if len(readers) == 1:
+        return _single(readers[0], readers)
+    if len(readers) == 2:
+        return _pair(readers[0], readers[1], readers)
+    return lambda event: _spread(event, readers)
 
+
+def _single(one: Reader, readers: tuple[Reader, ...]) -> KeyReader:
     def read(event: Event) -> list[GroupKey]:
-        key = []
-        for one in readers:
-            value = one(event)
-            if value.__class__ is not str:
-                return _spread(event, readers)
-            key.append(value)
-        return [tuple(key)]
+        value = one(event)
+        return [(value,)] if value.__class__ is str else _spread(event, readers)
+
+    return read
+
+
+def _pair(one: Reader, two: Reader, readers: tuple[Reader, ...]) -> KeyReader:
+    def read(event: Event) -> list[GroupKey]:
+        first = one(event)
+        if first.__class__ is str:
+            second = two(event)
+            if second.__class__ is str:
+                return [(first, second)]
+        return _spread(event, readers)
 
     return read
 
 
 def _spread(event: Event, readers: tuple[Reader, ...]) -> list[GroupKey]:
     texts = [values_of(read(event)) for read in readers]
-    return [key for key, _ in zip(product(*texts), range(MOST_KEYS), strict=False)]
+    keys: Any = product(*texts)
+    return list(islice(keys, MOST_KEYS))
 
 
 def values_of(value: Any) -> list[str]:

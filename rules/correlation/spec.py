@@ -69,6 +69,10 @@ class Bounds:
         return all(_OPERATORS[name](value, limit) for name, limit in self.ops)
 
     @property
+    def most(self) -> float:
+        return max(limit for _, limit in self.ops)
+
+    @property
     def only_more(self) -> bool:
         return all(name in _MORE for name, _ in self.ops)
 
@@ -95,6 +99,8 @@ class Spec:
     expression: str = ""
     at_close: bool = False
     generate: bool = False
+    #: Further distinct counts over the same window, all of which must hold (`portcullis.also`): (fields, bounds).
+    also: tuple[tuple[tuple[str, ...], Bounds], ...] = ()
 
 
 def spec_of(document: Document) -> Spec:

@@ -6,11 +6,11 @@ A window that closes begins with its first entry and is looked at once, when eve
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from rules.correlation.measure import Entry, Measure
+from rules.correlation.measure import Entry, Holds, Measure
 from rules.correlation.spec import Spec
 
 
@@ -44,15 +44,18 @@ class Window:
     def insert(self, entry: Entry, limits: Limits) -> int | None:
         """The entry's position; None where it is known already, came after the grace, or has no place within the bound."""
         entries = self.entries
-        if entries and entry.time < entries[-1].time - limits.span - limits.grace:
-            return None
-        at = bisect_right(entries, entry.time, key=_time)
-        before = at - 1
-        while before >= 0 and entries[before].time == entry.time:
-            if entries[before].uuid == entry.uuid and entries[before][2:4] == entry[2:4]:
+        if not entries or entry.time > entries[-1].time:
+            entries.append(entry)
+            at = len(entries) - 1
+        else:
+            if entry.time < entries[-1].time - limits.span - limits.grace:
                 return None
-            before -= 1
-        entries.insert(at, entry)
+            at = bisect_left(entries, (entry.time,))
+            while at < len(entries) and entries[at].time == entry.time:
+                if entries[at].uuid == entry.uuid and entries[at][2:4] == entry[2:4]:
+                    return None
+                at += 1
+            entries.insert(at, entry)
         at -= self._prune(limits)
         return at if at >= 0 else None
 
@@ -60,7 +63,7 @@ class Window:
         """Drops what no window needs, and the oldest above the bound; the number dropped."""
         entries = self.entries
         oldest = entries[-1].time - limits.span - limits.grace
-        cut = bisect_left(entries, oldest, key=_time) if entries[0].time < oldest else 0
+        cut = start_of(entries, oldest, len(entries))
         cut = max(cut, len(entries) - limits.most_events)
         if cut:
             del entries[:cut]
@@ -91,28 +94,29 @@ class Window:
         self.fired = [(float(t), w, u) for t, w, u in fired]
 
 
-def _time(entry: Entry) -> float:
-    return entry.time
+def start_of(entries: Sequence[Entry], time: float, end: int) -> int:
+    """The position of the first entry at or after a time (entries are tuples that begin with theirs)."""
+    return 0 if not end or entries[0].time >= time else bisect_left(entries, (time,), 0, end)
 
 
 def ends_from(entries: Sequence[Entry], at: int, span: float) -> Iterable[int]:
     """Positions of the entries at which a window can end that holds the entry at `at`."""
+    if at == len(entries) - 1:
+        return (at,)
     limit = entries[at].time + span
-    for end in range(at, len(entries)):
-        if entries[end].time > limit:
-            return
-        yield end
+    return range(at, next((end for end in range(at, len(entries)) if entries[end].time > limit), len(entries)))
 
 
-def sliding(window: Window, at: int, spec: Spec, measure: Measure, span: float) -> Hit | None:
-    """The first window with the entry at `at` whose figure holds."""
+def sliding(window: Window, at: int, holds: Holds, measure: Measure, least: int, span: float) -> Hit | None:
+    """The first window with the entry at `at` whose figure holds; windows of fewer than `least` entries cannot."""
     entries = window.entries
     for end in ends_from(entries, at, span):
-        start = bisect_left(entries, entries[end].time - span, 0, end + 1, key=_time)
-        inside = entries[start : end + 1]
-        figure = measure(inside)
-        if spec.bounds.hold(figure):
-            return Hit(entries[at], tuple(inside), figure)
+        start = start_of(entries, entries[end].time - span, end + 1)
+        if end + 1 - start >= least:
+            inside = entries[start : end + 1]
+            figure = measure(inside)
+            if holds(figure, inside):
+                return Hit(entries[at], tuple(inside), figure)
     return None
 
 
@@ -120,7 +124,7 @@ def together(window: Window, at: int, spec: Spec, span: float) -> Hit | None:
     """The first window with the entry at `at` in which enough rules were seen."""
     entries = window.entries
     for end in ends_from(entries, at, span):
-        start = bisect_left(entries, entries[end].time - span, 0, end + 1, key=_time)
+        start = start_of(entries, entries[end].time - span, end + 1)
         inside = entries[start : end + 1]
         if holds(spec, inside):
             seen = {entry.member for entry in inside}

@@ -191,7 +191,7 @@ class Expression:
     def __post_init__(self) -> None:
         object.__setattr__(self, "matches", compiled(self.root))
 
-    def for_type(self, event_type: str) -> Check | None:
-        """The check that remains for events of this type; None where none of them can match."""
+    def for_type(self, event_type: str) -> Node | None:
+        """What remains to be asked of events of this type; None where none of them can match. Equal rules give equal nodes."""
         node = given_type(self.root, event_type)
-        return None if node == FALSE else compiled(node)
+        return None if node == FALSE else node

@@ -61,6 +61,9 @@ def reader(field: str) -> Reader:
     """A function that reads the field from an event; it never raises. Raises ValueError where the name is none."""
     keys = path_of(field)
     if any(isinstance(key, Only) for key in keys):
+        first, *rest = keys
+        if len(rest) == 2 and isinstance(rest[0], Only) and isinstance(rest[1], str):
+            return _chosen(keys, str(first), rest[0], rest[1])
         return lambda event: walk(event, keys, 0)
     if len(keys) == 1:
         return _one(str(keys[0]))
@@ -68,7 +71,7 @@ def reader(field: str) -> Reader:
         return _two(keys)
     if len(keys) == 3:
         return _three(keys)
-    return lambda event: walk(event, keys, 0)
+    return _deep(keys)
 
 
 def _one(key: str) -> Reader:
@@ -82,7 +85,44 @@ def _two(keys: tuple[Key, ...]) -> Reader:
         node = event.get(first, MISSING)
         if node.__class__ is dict:
             return node.get(second, MISSING)
+        if node.__class__ is list:
+            return _plucked(node, second, keys)
         return walk(node, keys, 1)
+
+    return read
+
+
+def _plucked(node: list[Any], name: str, keys: tuple[Key, ...]) -> Any:
+    """One field of each object of a list, as `walk` gives it, for the lists that Okta writes."""
+    found = []
+    for one in node:
+        if one.__class__ is not dict:
+            return walk(node, keys, 1)
+        value = one.get(name, MISSING)
+        if value is not MISSING:
+            found.append(value)
+    return MISSING if not found or name.isdigit() else found
+
+
+def _chosen(keys: tuple[Key, ...], first: str, only: Only, last: str) -> Reader:
+    """`target[type=User].id`: nearly always one object of the list has it, and its value comes alone."""
+    key, wanted = only.key, only.value
+
+    def read(event: Event) -> Any:
+        node = event.get(first)
+        if node.__class__ is not list:
+            return walk(event, keys, 0)
+        found = MISSING
+        for one in node:
+            if one.__class__ is not dict:
+                return walk(event, keys, 0)
+            if one.get(key) == wanted:
+                value = one.get(last, MISSING)
+                if value is not MISSING:
+                    if found is not MISSING:
+                        return walk(event, keys, 0)
+                    found = value
+        return found
 
     return read
 
@@ -98,6 +138,22 @@ def _three(keys: tuple[Key, ...]) -> Reader:
                 return node.get(third, MISSING)
             return walk(node, keys, 2)
         return walk(node, keys, 1)
+
+    return read
+
+
+def _deep(keys: tuple[Key, ...]) -> Reader:
+    names = tuple(str(key) for key in keys)
+
+    def read(event: Event) -> Any:
+        node: Any = event
+        for at, name in enumerate(names):
+            if node.__class__ is str:
+                node = structure_of(node)
+            if node.__class__ is not dict:
+                return MISSING if node is MISSING or node is None else walk(node, keys, at)
+            node = node.get(name, MISSING)
+        return node
 
     return read
 

@@ -64,7 +64,7 @@ def any_of(values: Iterable[SigmaType], anchor: Anchor | None = None) -> Test:
         else:
             others.append(single(value, anchor))
     if exact:
-        others.insert(0, _one_of(frozenset(exact)))
+        others.insert(0, one_of(frozenset(exact)))
     return _either(others)
 
 
@@ -75,7 +75,7 @@ def single(value: SigmaType, anchor: Anchor | None = None) -> Test:
     if isinstance(value, SigmaString):
         return _string(value, cased=False)
     if isinstance(value, SigmaBool):
-        return _one_of(frozenset({"true" if value.boolean else "false"}))
+        return one_of(frozenset({"true" if value.boolean else "false"}))
     if isinstance(value, SigmaTimestampPart):
         return _timestamp(value, operator.eq)
     if isinstance(value, SigmaNumber):
@@ -113,7 +113,9 @@ def _plain_text(value: SigmaType) -> str | None:
     return None
 
 
-def _one_of(folded: frozenset[str]) -> Test:
+def one_of(folded: frozenset[str]) -> Test:
+    """One of some texts (folded), whole and without case."""
+
     def test(given: Any) -> bool:
         if given.__class__ is not str:
             given = text_of(given)
