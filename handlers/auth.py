@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -59,7 +60,7 @@ class StaticToken:
         return await self.header(post) != refused
 
 
-class _Fetched:
+class _Fetched(ABC):
     """A bearer token that is fetched, kept until shortly before its end, and fetched again once after a 401."""
 
     def __init__(self, clock: Clock) -> None:
@@ -94,8 +95,9 @@ class _Fetched:
         self._token = SecretStr(token)
         self._until = self._clock.monotonic() + max(seconds - _EARLY_S, seconds / 2)
 
+    @abstractmethod
     async def _ask(self, post: PostForm) -> dict[str, Any]:
-        raise NotImplementedError
+        """The token endpoint's answer."""
 
 
 class BoxClientCredentials(_Fetched):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Sequence
 from datetime import datetime, timedelta
@@ -41,7 +42,7 @@ ITEM = "item."
 FENCED_S = 1.0
 
 
-class LaneRole:
+class LaneRole(ABC):
     """A worker, its schedule, its journal and its state. Subclasses say what a person's work is."""
 
     lane: Lane
@@ -66,26 +67,29 @@ class LaneRole:
 
     # --- to be said by each lane ----------------------------------------------------------------------------------------
 
+    @abstractmethod
     def followers(self) -> Sequence[Follower]:
         """State of this lane beside intents and due work."""
-        raise NotImplementedError  # pragma: no cover - abstract
 
+    @abstractmethod
     async def work(self, tenant: str, person: str, items: Sequence[Item]) -> None:
-        raise NotImplementedError  # pragma: no cover - abstract
+        """All that came for one person, in the log's order."""
 
+    @abstractmethod
     async def later(self, due: Due) -> None:
-        raise NotImplementedError  # pragma: no cover - abstract
+        """A scheduled entry whose time has come."""
 
+    @abstractmethod
     async def command(self, command: Command) -> None:
-        raise NotImplementedError  # pragma: no cover - abstract
+        """A human's order."""
 
+    @abstractmethod
     async def outlived(self, tenant: str, person: str, items: Sequence[Item]) -> None:
         """The work took longer than a batch may: its call was cancelled; what is not done goes on the schedule."""
-        raise NotImplementedError  # pragma: no cover - abstract
 
+    @abstractmethod
     async def resume(self, action: Action) -> Action:
         """Closes a row by reading back; the closed row. Raises TemporaryError where that cannot be done now."""
-        raise NotImplementedError  # pragma: no cover - abstract
 
     # --- life -------------------------------------------------------------------------------------------------------------
 

@@ -40,6 +40,13 @@ GRACE_S = 8.0
 Records = Sequence[ConsumerRecord]
 
 
+class App(faust.App):
+    """Keeps nothing on disk: we use none of Faust's tables, and it would make a folder wherever we were started."""
+
+    def _create_directories(self) -> None:
+        """Where Faust makes the folder `<id>-data`."""
+
+
 class Handler(Protocol):
     """What a worker does with a batch."""
 
@@ -98,7 +105,7 @@ class Worker:
         self._app = self._make_app()
 
     def _make_app(self) -> faust.App:
-        app = faust.App(
+        app = App(
             self._group,
             broker=f"kafka://{self._broker.bootstrap}",
             store="memory://",

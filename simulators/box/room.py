@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -17,19 +18,20 @@ if TYPE_CHECKING:
 ACTOR = web.RequestKey("actor", User)
 
 
-class Room:
+class Room(ABC):
     """A family of Box's endpoints."""
 
     def __init__(self, box: BoxSimulator) -> None:
         self.box, self.store = box, box.store
 
+    @abstractmethod
     def routes(self) -> Sequence[web.AbstractRouteDef]:
-        raise NotImplementedError
+        """What this room answers to."""
 
-    def settle(self) -> None:
+    def settle(self) -> None:  # noqa: B027 - most rooms have nothing that falls due
         """Called before each request and each look at the state: what was due has happened."""
 
-    async def close(self) -> None:
+    async def close(self) -> None:  # noqa: B027 - most rooms run nothing in the background
         """The server has stopped: what still runs in the background comes to its end."""
 
     def admin(self, request: web.Request) -> User:

@@ -1,3 +1,5 @@
+"""An audit file of its own for every test that asks for one."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator

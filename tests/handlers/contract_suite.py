@@ -5,6 +5,7 @@ A world is a simulated vendor with our real client in front of it. Nothing here 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import httpx
@@ -38,9 +39,12 @@ class Recorder(httpx.AsyncBaseTransport):
 class World(Protocol):
     """A vendor with people in it. `recorder` sees what our clients send."""
 
-    target: Target
-    recorder: Recorder
-    permissions: dict[Capability, str]
+    @property
+    def target(self) -> Target: ...
+    @property
+    def recorder(self) -> Recorder: ...
+    @property
+    def permissions(self) -> Mapping[Capability, str]: ...
 
     def person(self, login: str) -> Person:
         """Somebody whom the directory knows; whether they have an account is `give_account`'s business."""

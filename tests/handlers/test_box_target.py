@@ -325,7 +325,7 @@ async def test_a_folder_held_at_another_level_is_raised_not_doubled(world: BoxWo
 async def test_two_people_who_need_a_missing_group_make_one(world: BoxWorld) -> None:
     import asyncio
 
-    changes = []
+    changes: list[Change] = []
     for login in ("ada@corp.example", "bob@corp.example"):
         world.give_account(person := world.person(login))
         changes += world.target.changes(desired(True, group("Sales")), await seen(world, person), person)

@@ -66,10 +66,10 @@ def test_it_opens_after_consecutive_failures_only(clock: FakeClock) -> None:
         one.failed(False, "503")
         one.failed(False, "503")
         one.succeeded(False)
-    assert one.view.state is BreakerState.CLOSED
+    assert one.view.state == "closed"
     for _ in range(3):
         one.failed(False, "503")
-    assert one.view.state is BreakerState.OPEN
+    assert one.view.state == "open"
     with pytest.raises(BreakerOpen) as refused:
         one.admit()
     assert refused.value.delay == pytest.approx(10)

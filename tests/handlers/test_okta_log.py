@@ -162,7 +162,8 @@ async def test_against_the_simulator_every_event_comes_once_in_order(clock: Fake
     await okta.start()
     one = OktaApi(client(Wire(), clock, base=okta.url, auth=StaticToken("SSWS", lambda: SecretStr("00t")), transport=None), okta.url)
     since = datetime.fromtimestamp(time.time() - 86400, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
-    url, got = one.first_log_url(since, 10), []
+    url = one.first_log_url(since, 10)
+    got: list[bytes] = []
     for _ in range(5):
         page = await one.log_page(url)
         assert page.status == 200

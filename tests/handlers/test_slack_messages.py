@@ -143,7 +143,7 @@ def test_an_approval_that_is_pending_says_that_nothing_was_executed() -> None:
 @pytest.mark.parametrize("state", ["open", "pending_approval", "contained", "partial", "released", "closed"])
 @pytest.mark.parametrize("bare", [True, False])
 def test_every_state_makes_a_message(state: str, bare: bool) -> None:
-    more = {"title": "", "event": None, "decisions": (), "targets": {}, "opened": None, "contained": None} if bare else {}
+    more: dict[str, Any] = {"title": "", "event": None, "decisions": (), "targets": {}, "opened": None, "contained": None} if bare else {}
     assert "What a human must do" in checked(incident(an_incident(state, **more)))
 
 

@@ -67,5 +67,5 @@ def client(
     """A real client on a scripted wire; jitter is 0 unless given."""
     own = options.pop("limits", None) or limits(clock, lane=lane)
     auth = auth or StaticToken("SSWS", lambda: SecretStr("the-token"))
-    settings = {"jitter": lambda: 0.0, "transport": httpx.MockTransport(wire)} | options
+    settings: dict[str, Any] = {"jitter": lambda: 0.0, "transport": httpx.MockTransport(wire)} | options
     return Client(dialect, base, auth, own, clock, **settings)

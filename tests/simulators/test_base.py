@@ -83,7 +83,8 @@ async def order(http: httpx.AsyncClient, **keys: Any) -> httpx.Response:
 
 
 async def calls(http: httpx.AsyncClient, after: int = 0) -> list[dict[str, Any]]:
-    return (await http.get("/_sim/calls", params={"after": after})).json()
+    found: list[dict[str, Any]] = (await http.get("/_sim/calls", params={"after": after})).json()
+    return found
 
 
 async def test_a_mutating_call_is_listed_with_its_body_intent_and_effect(http: httpx.AsyncClient) -> None:

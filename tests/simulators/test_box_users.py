@@ -20,7 +20,10 @@ async def desk() -> AsyncIterator[Desk]:
 
 
 async def user(desk: Desk, user_id: str) -> dict[str, Any]:
-    return await desk.ok("GET", f"/users/{user_id}", params={"fields": "status,role,space_amount,job_title,tracking_codes,login,name"})
+    found: dict[str, Any] = await desk.ok(
+        "GET", f"/users/{user_id}", params={"fields": "status,role,space_amount,job_title,tracking_codes,login,name"}
+    )
+    return found
 
 
 # -- finding ----------------------------------------------------------------------------------------------------------
