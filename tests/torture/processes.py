@@ -1,0 +1,224 @@
+"""The processes of a run: Kafka, the simulators, one process a role and worker; whoever dies is started again, as a supervisor would.
+
+An end that nobody ordered is remembered: exit code 70 is what a supervisor is for, anything else is a finding. Children die with
+this process, however it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.support.kafka import ROOT, Broker
+from tests.torture import settings
+from tests.torture.plan import Strike
+
+PORTCULLIS = Path(sys.executable).with_name("portcullis")
+ROLES = ("recorder", "lockdown", "provision", "classifier", "poller")
+#: Roles of which there may be several; the recorder owns a file, the poller's lease has one holder.
+MANY = ("classifier", "lockdown", "provision")
+START_S = 60.0
+STOP_S = 30.0
+_PAUSE_S = 0.05
+_PR_SET_PDEATHSIG = 1
+
+
+def _die_with_parent() -> None:  # pragma: no cover - runs in the child
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """One end of one process. `ordered`: the exit code that our signal should lead to, None where we sent none."""
+
+    name: str
+    code: int
+    ordered: int | None
+    at: float
+
+    @property
+    def is_fault(self) -> bool:
+        return self.ordered is None and self.code == 70
+
+    @property
+    def is_wrong(self) -> bool:
+        return self.code != self.ordered and not self.is_fault
+
+
+@dataclass(slots=True)
+class Process:
+    """One supervised process. `health` is the file that says where it can be asked (None: the simulators)."""
+
+    name: str
+    argv: list[str]
+    log: Path
+    health: Path | None = None
+    ends: list[End] = field(default_factory=list)
+    _child: subprocess.Popen[bytes] | None = None
+    _ordered: int | None = None
+    _stopping: bool = False
+    _task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._supervise(), name=f"supervise {self.name}")
+
+    async def _supervise(self) -> None:
+        while not self._stopping:
+            self._ordered = None
+            with self.log.open("ab") as log:
+                self._child = subprocess.Popen(
+                    self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT, preexec_fn=_die_with_parent
+                )
+            while (code := self._child.poll()) is None:
+                await asyncio.sleep(_PAUSE_S)
+            self.ends.append(End(self.name, code, self._ordered, time.time()))
+            if not self._stopping:
+                await asyncio.sleep(0.2)
+
+    @property
+    def pid(self) -> int | None:
+        return self._child.pid if self._child is not None and self._child.poll() is None else None
+
+    async def strike(self, strike: Strike) -> None:
+        """Waits until there is somebody to strike."""
+        while self.pid is None:
+            await asyncio.sleep(_PAUSE_S)
+        if strike.how == "kill":
+            self._signal(signal.SIGKILL, -signal.SIGKILL)
+        elif strike.how == "stop":
+            self._signal(signal.SIGTERM, 0)
+        else:
+            self._signal(signal.SIGSTOP, None)
+            await asyncio.sleep(strike.seconds)
+            self._signal(signal.SIGCONT, self._ordered)
+
+    def _signal(self, number: int, ordered: int | None) -> None:
+        assert self._child is not None
+        self._ordered = ordered
+        with contextlib.suppress(ProcessLookupError):
+            self._child.send_signal(number)
+
+    async def stop(self) -> float:
+        """SIGTERM; returns the seconds until the end. After STOP_S SIGKILL, which is remembered as a wrong end."""
+        self._stopping = True
+        began = time.monotonic()
+        if self._child is not None and self._child.poll() is None:
+            self._signal(signal.SIGTERM, 0)
+            while self._child.poll() is None and time.monotonic() - began < STOP_S:
+                await asyncio.sleep(_PAUSE_S)
+            if self._child.poll() is None:
+                self._child.kill()
+        if self._task is not None:
+            await self._task
+        return time.monotonic() - began
+
+    def address(self) -> str | None:
+        """Where the running process can be asked; None while it has not said so."""
+        try:
+            told = json.loads(self.health.read_bytes()) if self.health is not None else {}
+        except (OSError, ValueError):
+            return None
+        return str(told["url"]) if told.get("pid") == self.pid and self.pid is not None else None
+
+
+class Fleet:
+    """All processes of a run under one folder."""
+
+    def __init__(self, folder: Path, *, workers: int = 1, sabotage: str | None = None, dry_run: bool = False) -> None:
+        self.folder = folder
+        self._workers, self._sabotage, self._dry_run = workers, sabotage, dry_run
+        self.broker = Broker(folder / "kafka")
+        self.written = folder / "config" / "portcullis.toml"
+        self.simulators = self._simulators()
+        self.roles: dict[tuple[str, int], Process] = {}
+        self._http = httpx.AsyncClient(trust_env=False, timeout=15)
+
+    def _simulators(self) -> Process:
+        argv = [str(PORTCULLIS), "simulate", "--port-base", "0", "--scenario", "quiet", "--rate", "6000", "--write-config"]
+        return Process("simulators", [*argv, str(self.written)], self.folder / "simulators.log")
+
+    async def start(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.simulators.start()
+        await asyncio.to_thread(self.broker.start)
+        await self._until(lambda: self.written.exists(), "the simulators did not start")
+        access = settings.write_access(self.folder / "access")
+        for role in ROLES:
+            for index in range(self._workers if role in MANY else 1):
+                self.roles[role, index] = self._role(role, index, access)
+        for process in self.roles.values():
+            process.start()
+        await self._until(lambda: all(process.address() for process in self.roles.values()), "a role did not start")
+
+    def _role(self, role: str, index: int, access: Path) -> Process:
+        name = f"{role}-{index + 1}" if role in MANY else role
+        config = settings.write_config(self.written, name, self.broker.bootstrap, access, dry_run=self._dry_run)
+        run = ["run", "--config", str(config), "--role", role]
+        argv = [str(PORTCULLIS), *run]
+        if self._sabotage is not None:
+            argv = [sys.executable, "-m", "tests.torture.role", self._sabotage, *run]
+        return Process(name, argv, self.folder / f"{name}.log", config.parent / name / f"health-{role}.json")
+
+    async def _until(self, is_so: Any, otherwise: str) -> None:
+        give_up = time.monotonic() + START_S
+        while not is_so():
+            if time.monotonic() > give_up:
+                raise RuntimeError(f"{otherwise} within {START_S:.0f} s: see the logs in {self.folder}")
+            await asyncio.sleep(_PAUSE_S)
+
+    @property
+    def recorder_config(self) -> Path:
+        return self.written.with_name("recorder.toml")
+
+    async def strike(self, strike: Strike) -> None:
+        if strike.role == "broker":
+            await asyncio.to_thread(self.broker.kill)
+            await asyncio.sleep(strike.seconds)
+            await asyncio.to_thread(self.broker.start)
+        else:
+            await self.roles[strike.role, strike.index].strike(strike)
+
+    async def lags(self) -> dict[str, int | None]:
+        """Process and role → records not yet worked through; None where it cannot say."""
+        found: dict[str, int | None] = {}
+        for process, told in zip(self.roles.values(), await asyncio.gather(*map(self._lag, self.roles.values())), strict=True):
+            found |= {f"{process.name}/{role}": lag for role, lag in told.items()} if told else {process.name: None}
+        return found
+
+    async def _lag(self, process: Process) -> dict[str, int] | None:
+        address = process.address()
+        if address is None:
+            return None
+        try:
+            answer = await self._http.get(f"{address}/lag")
+            told = answer.json()["lag"]
+        except (httpx.HTTPError, ValueError, KeyError):
+            return None
+        return told if isinstance(told, dict) else None
+
+    async def stop_roles(self) -> dict[str, float]:
+        """Name → seconds from SIGTERM to the end."""
+        took = await asyncio.gather(*(process.stop() for process in self.roles.values()))
+        return {process.name: seconds for process, seconds in zip(self.roles.values(), took, strict=True)}
+
+    async def close(self) -> None:
+        await self.stop_roles()
+        await self.simulators.stop()
+        await self._http.aclose()
+        await asyncio.to_thread(self.broker.close)
+
+    @property
+    def ends(self) -> list[End]:
+        return [end for process in (self.simulators, *self.roles.values()) for end in process.ends]
