@@ -7,14 +7,14 @@ hits are compared in full. Rejected: a primary key (0.5k rows/s, and index bugs 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
 from typing import Any, Literal, NamedTuple
 
 from duckdb import DuckDBPyConnection
 
-from audit.chain import GENESIS, Log, link
+from audit.chain import GENESIS, Log, link, prefix
 from audit.rows import (
     BadRecord,
     Row,
@@ -55,6 +55,19 @@ class Head(NamedTuple):
     hash: bytes
 
 
+_BEGINNING = Head(0, 0, GENESIS)
+
+
+class _Tail:
+    """A chain while this batch is added to it."""
+
+    __slots__ = ("hash", "length", "log", "next_offset", "prefix")
+
+    def __init__(self, log: Log, next_offset: int, length: int, hash_: bytes) -> None:
+        self.log, self.prefix = log, prefix(log)
+        self.next_offset, self.length, self.hash = next_offset, length, hash_
+
+
 class _Incoming(NamedTuple):
     record: LogRecord
     key: bytes
@@ -81,10 +94,11 @@ class _Audit(NamedTuple):
 class Intake:
     """One batch on its way: chain links and rows are computed first, repeats are looked up once, then everything is laid down."""
 
-    def __init__(self, batch: Batch, incarnation: str, ordinal: int, heads: Mapping[Log, Head], prefix_of: Callable[[Log], bytes]) -> None:
+    def __init__(self, batch: Batch, incarnation: str, ordinal: int, heads: Mapping[Log, Head]) -> None:
         """Raises FaultError where offsets go backwards. `heads` are those before this batch."""
-        self.heads: dict[Log, Head] = {}
-        self._incarnation, self._ordinal, self._before, self._prefix_of = incarnation, ordinal, heads, prefix_of
+        self._incarnation, self._ordinal, self._before = incarnation, ordinal, heads
+        self._tails: dict[tuple[str, int], _Tail] = {}
+        self._key_hashes: dict[bytes, bytes] = {}
         self._chain: list[tuple[Any, ...]] = []
         self._events: list[_Event] = []
         self._audits: list[_Audit] = []
@@ -110,14 +124,26 @@ class Intake:
 
     def _link(self, one: _Incoming) -> None:
         record, key, value_sha256, when = one
+        tail = self._tails.get((record.topic, record.partition)) or self._open_tail(record)
+        if record.offset < tail.next_offset:
+            raise FaultError(f"{record.topic}/{record.partition} went backwards: offset {record.offset} after {tail.next_offset - 1}")
+        key_sha256 = self._key_hashes.get(key)
+        if key_sha256 is None:
+            key_sha256 = self._key_hashes[key] = sha256(key).digest()
+        tail.hash = link(tail.hash, key_sha256, value_sha256, tail.prefix, record.offset)
+        tail.next_offset = record.offset + 1
+        tail.length += 1
+        self._chain.append((tail.log, record.offset, when, key_sha256, value_sha256, tail.hash))
+
+    def _open_tail(self, record: LogRecord) -> _Tail:
         log = Log(self._incarnation, record.topic, record.partition)
-        head = self.heads.get(log) or self._before.get(log) or Head(0, 0, GENESIS)
-        if record.offset < head.next_offset:
-            raise FaultError(f"{record.topic}/{record.partition} went backwards: offset {record.offset} after {head.next_offset - 1}")
-        key_sha256 = sha256(key).digest()
-        new = link(head.hash, key_sha256, value_sha256, self._prefix_of(log), record.offset)
-        self.heads[log] = Head(record.offset + 1, head.length + 1, new)
-        self._chain.append((log, record.offset, when, key_sha256, value_sha256, new))
+        tail = self._tails[record.topic, record.partition] = _Tail(log, *self._before.get(log, _BEGINNING))
+        return tail
+
+    @property
+    def heads(self) -> dict[Log, Head]:
+        """The logs of this batch, read to its end."""
+        return {tail.log: Head(tail.next_offset, tail.length, tail.hash) for tail in self._tails.values()}
 
     def _coordinates(self, record: LogRecord) -> Row:
         return self._incarnation, record.topic, record.partition, record.offset

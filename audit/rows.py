@@ -96,7 +96,9 @@ def place(ordinal: int, offset: int) -> int:
 
 def received(timestamp_ms: int) -> datetime:
     """A record's timestamp; what no calendar holds is moved to its nearest end."""
-    return _EPOCH + timedelta(milliseconds=max(-1, min(timestamp_ms, _LATEST_MS)))
+    if not 0 <= timestamp_ms <= _LATEST_MS:
+        timestamp_ms = -1 if timestamp_ms < 0 else _LATEST_MS
+    return _EPOCH + timedelta(milliseconds=timestamp_ms)
 
 
 def text(value: str) -> str:

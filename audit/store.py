@@ -14,7 +14,7 @@ from pathlib import Path
 import duckdb
 from duckdb import DuckDBPyConnection
 
-from audit.chain import Log, prefix
+from audit.chain import Log
 from audit.database import apply_schema, connect, explain, faults
 from audit.intake import Batch, Head, Intake, LogRecord
 from model.errors import FaultError
@@ -34,7 +34,7 @@ class AuditStore:
 
     def __init__(self, path: Path, incarnation: str, *, memory_limit: str = "1GB") -> None:
         self.path, self.incarnation = path, incarnation
-        self._writing = threading.Lock()
+        self._writing, self._door = threading.Lock(), threading.Lock()
         self._broken: str | None = None
         self._readers: set[DuckDBPyConnection] = set()
         self._con = connect(path, memory_limit=memory_limit)
@@ -43,10 +43,10 @@ class AuditStore:
             with faults(path, "cannot read positions"):
                 self._ordinal = self._enter_incarnation()
                 self._heads = self._read_heads()
+                self._doorman = self._con.cursor()  # never busy: readers' connections are made from it
         except BaseException:
             self._con.close()
             raise
-        self._prefixes: dict[Log, bytes] = {}
 
     def positions(self) -> dict[tuple[str, int], int]:
         """(topic, partition) → the next offset to read, in this incarnation. What is absent is read from its beginning."""
@@ -94,16 +94,17 @@ class AuditStore:
             self._con.rollback()
 
     def _write(self, batch: Batch) -> None:
-        intake = Intake(batch, self.incarnation, self._ordinal, self._heads, self._prefix)
+        intake = Intake(batch, self.incarnation, self._ordinal, self._heads)
         self._con.begin()
         intake.find_repeats(self._con)
         for table, rows in intake.rows().items():
             appender = self._con.appender(table)
             appender.append_rows(rows)
             appender.flush()
-        self._store_heads(intake.heads)
+        heads = intake.heads
+        self._store_heads(heads)
         self._con.commit()
-        self._heads.update(intake.heads)
+        self._heads.update(heads)
 
     def _store_heads(self, heads: dict[Log, Head]) -> None:
         for log, head in heads.items():
@@ -130,35 +131,32 @@ class AuditStore:
         ).fetchall()
         return {Log(self.incarnation, topic, partition): Head(*rest) for topic, partition, *rest in found}
 
-    def _prefix(self, log: Log) -> bytes:
-        known = self._prefixes.get(log)
-        if known is None:
-            known = self._prefixes[log] = prefix(log)
-        return known
-
     @contextmanager
     def reader(self) -> Iterator[DuckDBPyConnection]:
         """A connection of its own on the same file, for one question in one thread."""
-        with faults(self.path, "cannot open a cursor"):
-            cursor = self._con.cursor()
-        self._readers.add(cursor)
+        with self._door, faults(self.path, "cannot open a cursor"):
+            cursor = self._doorman.cursor()
+            self._readers.add(cursor)
         try:
             yield cursor
         finally:
-            self._readers.discard(cursor)
+            with self._door:
+                self._readers.discard(cursor)
             cursor.close()
 
     def interrupt_readers(self) -> None:
-        for cursor in list(self._readers):
-            with suppress(duckdb.Error):
-                cursor.interrupt()
+        with self._door:
+            for cursor in self._readers:
+                with suppress(duckdb.Error):
+                    cursor.interrupt()
 
     def close(self) -> None:
         """Breaks off readers, waits for a write under way, checkpoints and closes the file. Raises FaultError (committed rows are safe)."""
         self.interrupt_readers()
         with self._writing:
             self._broken = "closed"
-            with faults(self.path, "cannot be closed cleanly"):
+            with self._door, faults(self.path, "cannot be closed cleanly"):
+                self._doorman.close()
                 self._con.close()
 
     def __enter__(self) -> AuditStore:

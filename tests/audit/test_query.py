@@ -280,9 +280,9 @@ def test_functions_that_cannot_be_interrupted_are_not_there(ask: Ask, call: str)
 
 def test_a_deeply_nested_question_is_an_error_like_any_other(ask: Ask) -> None:
     with pytest.raises((QueryRefused, QueryStopped)):
-        ask("SELECT " + "(" * 100_000 + "1" + ")" * 100_000)
+        ask("SELECT " + "(" * 20_000 + "1" + ")" * 20_000)
     with pytest.raises((QueryRefused, QueryStopped)):
-        ask("SELECT " + "1 + " * 100_000 + "1")
+        ask("SELECT " + "1 + " * 20_000 + "1")
 
 
 def test_the_memory_fence_is_taken_down_again_and_counts_its_guests() -> None:
@@ -379,6 +379,35 @@ def test_a_write_that_runs_out_of_memory_breaks_the_readers_off_and_goes_on(path
         assert len(tries) == 3
         assert len(ended) == 1
         assert store.positions()
+
+
+def test_many_may_ask_while_the_recorder_writes(store: AuditStore) -> None:
+    over, wrong = threading.Event(), list[BaseException]()
+    counts: list[int] = []
+
+    def reader() -> None:
+        try:
+            while not over.is_set():
+                with store.reader() as cursor:
+                    (row,) = run(cursor, "SELECT count(*) AS n, count(DISTINCT uuid) AS d FROM events", Limits(), Answer())
+                found = json.loads(row)
+                assert found["n"] == found["d"]
+                assert found["n"] % 10 == 0
+                counts.append(found["n"])
+        except BaseException as error:
+            wrong.append(error)
+
+    readers = [threading.Thread(target=reader) for _ in range(3)]
+    for one in readers:
+        one.start()
+    log = Log()
+    for batch in range(60):
+        store.write([log.source(event(f"u-{batch}-{n}")) for n in range(10)])
+    over.set()
+    for one in readers:
+        one.join()
+    assert wrong == []
+    assert len(set(counts)) > 3
 
 
 def test_a_write_that_never_has_memory_is_a_fault(store: AuditStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from tests.audit.trail import AUDIT, SOURCE, Log, day, event, fill
 
 TABLES = ("chain", "event_rows", "quarantine", "records", "classified_rows", "decision_rows", "action_rows", "incident_rows", "hold_rows")
 STATE = ("notice_rows", "positions", "incarnations", "meta")
-EDITS = 1000
+EDITS, PARTS = 1000, 8
 
 
 @pytest.fixture(scope="module")
@@ -304,10 +304,10 @@ def _retype(dice: random.Random, old: str) -> str:
 
 
 @pytest.mark.fault(50)
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", range(PARTS))
 def test_a_thousand_random_edits_are_all_found(victim: DuckDBPyConnection, part: int) -> None:
     vandal, done, seed = Vandal(victim), 0, part * 10**6
-    while done < EDITS // 4:
+    while done < EDITS // PARTS:
         seed += 1
         victim.execute("BEGIN")
         try:
