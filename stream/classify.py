@@ -61,6 +61,7 @@ class ClassifyRole:
         self._brakes = State(broker, self._publisher, topics.BRAKES, self._brake_changed)
         self._counts = Follower(broker, topics.COUNTS)
         self._judges: dict[str, Judge] = {}
+        self._keeping = asyncio.Lock()
         self._max_age = timedelta(seconds=settings.safety.max_action_age_s)
         self.worker = Worker(broker, GROUP, [topics.SYSTEM_LOG], self, settings.kafka.session_timeout_s)
 
@@ -85,7 +86,15 @@ class ClassifyRole:
         await self._publisher.stop()
 
     async def failed(self) -> None:
-        await self.worker.failed()
+        assert self._ticking is not None
+        watching = asyncio.create_task(self.worker.failed())
+        try:
+            await asyncio.wait([watching, self._ticking], return_when=asyncio.FIRST_COMPLETED)
+            if self._ticking.done() and not self._ticking.cancelled():
+                self._ticking.result()
+            await watching
+        finally:
+            watching.cancel()
 
     async def lag(self) -> int:
         return await self.worker.lag()
@@ -122,7 +131,8 @@ class ClassifyRole:
         await asyncio.gather(*pending)
         if before is not None:
             await asyncio.wait([before])
-            before.result()
+            if not before.cancelled():  # a batch of an assignment that is over counts for nothing
+                before.result()
         await self.minds.keep(snapshots)
 
     def _one(self, record: Any, now: datetime) -> Judgement | None:
@@ -187,10 +197,11 @@ class ClassifyRole:
 
     async def _keep_brakes(self) -> None:
         """The count is durable before the order that it let through (E9)."""
-        for tenant, judge in list(self._judges.items()):  # an assignment may forget them meanwhile
-            if judge.brake.changed:
-                await self._brakes.write(f"lockdown:{tenant}", judge.brake.state.to_bytes())
-                judge.brake.changed = False
+        async with self._keeping:  # whoever publishes next waits for a write that is on its way
+            for tenant, judge in list(self._judges.items()):  # an assignment may forget them meanwhile
+                if judge.brake.changed:
+                    judge.brake.changed = False
+                    await self._brakes.write(f"lockdown:{tenant}", judge.brake.state.to_bytes())
 
     async def _publish(self, judgement: Judgement) -> list[asyncio.Future[Any]]:
         record = judgement.record
