@@ -11,6 +11,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 from faust.types import TP
@@ -184,6 +185,14 @@ class Worker:
         self.is_silent = False
         self.positions: dict[tuple[str, int], int] = {}
         self.batches: list[list[Record]] = []
+
+    @property
+    def consumer(self) -> Any:
+        return SimpleNamespace(ledger=SimpleNamespace(next_offsets=self.next_offsets))
+
+    def next_offsets(self) -> dict[TP, int]:
+        committed = self.log.committed
+        return {TP(one.name, at): committed[self.group, one.name, at] for one in self.topics for at in self.owned}
 
     async def start(self) -> None:
         await self.handler.assigned({TP(topic.name, partition) for topic in self.topics for partition in self.owned})
