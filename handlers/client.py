@@ -164,7 +164,7 @@ class Client:
         try:
             return await self._send(request, timeout_s, mutating=outgoing.mutating)
         except _ConnectionLost:
-            if outgoing.mutating:
+            if outgoing.mutating or self.limits.retries.try_retry() > 0:
                 raise
             return await self._send(request, timeout_s, mutating=False)
 

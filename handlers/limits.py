@@ -137,7 +137,7 @@ class Breaker:
 class RetryBudget:
     """E6: retries stay below `fraction` of the requests of the last minute, with a floor a minute. Lockdown is exempt.
 
-    `try_retry` returns 0 where a retry may go (and counts it), else the seconds after which to ask again.
+    `try_retry` returns 0 where a retry may go (and counts it), else the seconds after which to ask again; `wait` only asks.
     """
 
     _WINDOW = 60.0
@@ -151,15 +151,19 @@ class RetryBudget:
         self._trim()
         self._requests.append(self._clock.monotonic())
 
-    def try_retry(self) -> float:
+    def wait(self) -> float:
         if self._exempt:
             return 0.0
         self._trim()
-        now = self._clock.monotonic()
         if len(self._retries) < max(self._floor, int(len(self._requests) * self._fraction)):
-            self._retries.append(now)
             return 0.0
-        return self._retries[0] + self._WINDOW - now
+        return self._retries[0] + self._WINDOW - self._clock.monotonic()
+
+    def try_retry(self) -> float:
+        wait = self.wait()
+        if not self._exempt and wait <= 0:
+            self._retries.append(self._clock.monotonic())
+        return wait
 
     def _trim(self) -> None:
         oldest = self._clock.monotonic() - self._WINDOW

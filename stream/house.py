@@ -168,6 +168,7 @@ def _lockdown(house: House) -> LockdownRole:
         house.protected,
         house.clock,
         dry_run=house.settings.dry_run,
+        closings=role.keeper,
     )
     return role
 
@@ -189,9 +190,10 @@ def _provision(house: House, policy: Policy) -> ProvisionRole:
         house.clock,
         transfer_hold_s=house.settings.safety.transfer_hold_s,
         dry_run=house.settings.dry_run,
+        closings=role.holds,
     )
     targets = {tenant: tuple(name for name, target in ours.items() if target.kind != "okta") for tenant, ours in fleet.items()}
-    role.use(engine, targets)
+    role.use(engine, targets, house.limits)
     return role
 
 

@@ -58,7 +58,7 @@ class LaneRole(ABC):
         self._waiting: dict[tuple[str, str], tuple[list[Item], asyncio.Task[None]]] = {}
         self.due = State(broker, self.publisher, topics.DUE, lambda key, value: self.schedule.changed(key, value))
         self.worker = Worker(broker, self.group, [self.work_topic, topics.COMMANDS], self, settings.kafka.session_timeout_s)
-        self.schedule = Schedule(self.due, self.lane, self.worker.owns, self.chains, self._fire, clock)
+        self.schedule = Schedule(self.due, self.lane, self.worker.owns, self.chains, self._fire, clock, self.put_off_s)
         self.journal = KafkaJournal(self.publisher, self.intents, self.lane, clock)
         self.retries = RetryPolicy(settings.safety)
         self.patience_s = settings.safety.batch_patience_s
@@ -90,6 +90,10 @@ class LaneRole(ABC):
     @abstractmethod
     async def resume(self, action: Action) -> Action:
         """Closes a row by reading back; the closed row. Raises TemporaryError where that cannot be done now."""
+
+    def put_off_s(self, due: Due) -> float:
+        """Seconds until a retry that is due may go (E6). Lockdown never waits."""
+        return 0.0
 
     # --- life -------------------------------------------------------------------------------------------------------------
 

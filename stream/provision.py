@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from handlers.contract import Clock, Directory, Ending, Outcome
 from handlers.converge import Converger
+from handlers.limits import Limits
 from model.change import Action
 from model.decision import Severity
 from model.errors import Fenced, PermanentError, TemporaryError
@@ -25,6 +26,7 @@ from stream import topics
 from stream.books import HoldIndex, Holds, Links, Removals
 from stream.broker import Broker
 from stream.lane import ITEM, Item, LaneRole
+from stream.retries import Retries
 from stream.schedule import Due
 from stream.state import Follower, State
 
@@ -54,10 +56,16 @@ class ProvisionRole(LaneRole):
         self.removals = Removals(self._brakes, self._counts, settings.safety.brakes, self.publisher, clock)
         self.engine: Converger | None = None
         self._targets: dict[str, tuple[str, ...]] = {}
+        self._retries = Retries()
 
-    def use(self, engine: Converger, targets: dict[str, tuple[str, ...]]) -> None:
-        """`targets`: per tenant, the targets that policy may speak of (Okta is the source of truth, not a target of this lane)."""
+    def use(self, engine: Converger, targets: dict[str, tuple[str, ...]], limits: Iterable[Limits] = ()) -> None:
+        """`targets`: per tenant, the targets that policy may speak of (Okta is the source of truth, not a target of this lane).
+        `limits`: those of this process' clients, asked before each retry."""
         self.engine, self._targets = engine, targets
+        self._retries = Retries(limits)
+
+    def put_off_s(self, due: Due) -> float:
+        return self._retries.wait(due)
 
     @property
     def _engine(self) -> Converger:
@@ -135,6 +143,8 @@ class ProvisionRole(LaneRole):
         if outcome.ending is Ending.CONVERGED:
             await self._converged(due, outcome)
         elif outcome.ending is Ending.RETRY:
+            if outcome.code == "closing":
+                await self._order("close", due, event)
             await self._retry(due, outcome.reason, outcome.code, outcome.delay)
         elif outcome.ending is Ending.HELD:
             await self._held(due, outcome, event)
@@ -170,9 +180,14 @@ class ProvisionRole(LaneRole):
         await self.schedule.drop(due.tenant, due.person, due.slot)
         if outcome.code != "contain_again":
             return
+        await self._order("again", due, event)
+
+    async def _order(self, kind: Literal["again", "close"], due: Due, event: EventRef | None) -> None:
+        """What only the lockdown lane does: contain once more, close a leaver."""
         now = self._clock.now()
-        ref = event or EventRef(uuid=digest("again", due.key, now.isoformat()), event_type="portcullis.contain_again", received=now)
-        order = Order(id=digest("again", due.key, now.isoformat()), kind="again", tenant=due.tenant, person=due.person, event=ref)
+        order_id = digest(kind, due.key, now.isoformat())
+        ref = event or EventRef(uuid=due.event_uuid or order_id, event_type=f"portcullis.{kind}", received=now)
+        order = Order(id=order_id, kind=kind, tenant=due.tenant, person=due.person, event=ref)
         await self.publisher.send(topics.THREATS, topics.person_key(due.tenant, due.person), order.to_bytes())
 
     async def _refused(self, due: Due, outcome: Outcome) -> None:

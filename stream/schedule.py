@@ -89,7 +89,9 @@ class RetryPolicy:
 
 
 class Schedule:
-    """The entries of one lane; runs those of persons whose partition is ours, in their person's chain."""
+    """The entries of one lane; runs those of persons whose partition is ours, in their person's chain.
+
+    `wait` gives the seconds that a due retry must be put off for (E6); the entry itself stays as it is, so a restart asks again."""
 
     def __init__(
         self,
@@ -99,8 +101,10 @@ class Schedule:
         chains: Chains,
         run: Callable[[Due], Awaitable[None]],
         clock: Clock,
+        wait: Callable[[Due], float] = lambda due: 0.0,
     ) -> None:
         self._state, self._lane, self._owns, self._chains, self._run, self._clock = state, lane, owns, chains, run, clock
+        self._wait = wait
         self._heap: list[tuple[datetime, str]] = []
         self._running: set[str] = set()
         self._wake = asyncio.Event()
@@ -166,7 +170,10 @@ class Schedule:
             heapq.heappop(self._heap)
             value = self._state.values.get(key)
             due = Due.from_bytes(value) if value else None
-            if due is None or due.due != when or due.kind == "parked" or key in self._running or not self._owns(due.tenant, due.person):
+            if due is None or due.due > when or due.kind == "parked" or key in self._running or not self._owns(due.tenant, due.person):
+                continue
+            if due.kind == "retry" and (wait := self._wait(due)) > 0:
+                heapq.heappush(self._heap, (now + timedelta(seconds=max(wait, 0.05)), key))
                 continue
             self._running.add(key)
             task = self._chains.add((due.tenant, due.person), partial(self._fire, due))

@@ -19,6 +19,7 @@ from handlers.answers import clean
 from handlers.auth import BoxClientCredentials, PrivateKeyJwt, StaticToken, read_private_key
 from handlers.box.api import BOX
 from handlers.client import Client
+from handlers.contract import Lane
 from model.errors import (
     BreakerOpen,
     ConfigurationError,
@@ -31,7 +32,7 @@ from model.errors import (
     TemporaryError,
     UnsafePlan,
 )
-from tests.handlers.wire import BASE, Wire, box_error, client, okta_error
+from tests.handlers.wire import BASE, Wire, box_error, client, limits, okta_error
 from tests.support.canary import Canaries
 from tests.support.clock import FakeClock
 
@@ -240,6 +241,18 @@ async def test_a_get_is_repeated_once_after_a_lost_connection_and_no_more(clock:
         with pytest.raises(TemporaryError):
             await get(client(never, clock))
         assert len(never.requests) == 2
+
+
+@pytest.mark.parametrize(("lane", "requests"), [("provision", 30 + 10), ("lockdown", 30 + 30)])
+async def test_that_repeat_is_a_retry_like_any_other(clock: FakeClock, lane: Lane, requests: int) -> None:
+    """E6: a host that is down is not asked twice by everybody. Lockdown is exempt."""
+    down = Wire(*[httpx.ConnectError("refused")] * 100)
+    one = client(down, clock, lane=lane, limits=limits(clock, lane=lane, per_minute=6000))
+    for _ in range(30):
+        with pytest.raises(TemporaryError):
+            await get(one)
+        one.limits.breaker.succeeded(probe=True)  # another call's good answer: the breaker stays out of this
+    assert len(down.requests) == requests
 
 
 @pytest.mark.fault(35)
