@@ -68,16 +68,26 @@ class Found:
     seen: bool = True
 
 
+#: What is called for at an account that a look shows shut. The constant plan of a new lockdown: all of it, whatever a look says (D14).
+ALL = frozenset(ChangeKind)
+#: A repeat (a retry, a redelivered order): what leaves no trace goes out once more (D25), what shows is not called for twice.
+SESSIONS = frozenset({ChangeKind.END_SESSIONS})
+NOTHING: frozenset[ChangeKind] = frozenset()
+
+
 @dataclass(slots=True)
 class Closure:
     """What one containment shares between its targets. `person` is read once, and only if some target needs it. `brake`: a leaver's
-    closing is counted as a removal, a lockdown is not (D19)."""
+    closing is counted as a removal, a lockdown is not (D19). `begin` is durable together with the first intent at each target, as the
+    Hold's restore state is. `at_shut`: see ALL."""
 
     about: About
     scope: Scope
     person: Callable[[], Awaitable[Person]]
     keeper: HoldKeeper | None = None
     brake: RemovalBrake | None = None
+    begin: Callable[[], Awaitable[None]] | None = None
+    at_shut: frozenset[ChangeKind] = ALL
 
 
 class AccountCloser:
@@ -142,6 +152,10 @@ class AccountCloser:
         if self.protected.is_ours(target.name, account.id):
             return replace(result, state="refused", code="ours", reason="our own service identity", page=True)
         changes = target.closing(account, closure.scope)
+        if found.seen and not account.active:
+            changes = tuple(change for change in changes if change.kind in closure.at_shut)
+            if not changes:
+                return replace(result, reason="shut already")
         if account.privileged:
             changes = tuple(change for change in changes if change.kind is ChangeKind.END_SESSIONS)
         if closure.brake is not None:
@@ -160,13 +174,14 @@ class AccountCloser:
         self, target: Target, closure: Closure, changes: tuple[Change, ...], account: Account, saved: dict[str, Any]
     ) -> list[Attempt]:
         async def keep() -> None:
-            assert closure.keeper is not None
-            await closure.keeper.remember(target.name, account, saved)
+            if closure.keeper is not None:
+                await closure.keeper.remember(target.name, account, saved)
+            if closure.begin is not None:
+                await closure.begin()
 
         attempts: list[Attempt] = []
         for change in changes:
-            alongside = keep if closure.keeper is not None and not attempts else None
-            attempt = await self.performer.attempt(target, change, closure.about, alongside=alongside)
+            attempt = await self.performer.attempt(target, change, closure.about, alongside=None if attempts else keep)
             attempts.append(await self._read_back(target, attempt, account))
         return attempts
 

@@ -117,6 +117,26 @@ class HoldBook(Protocol):
     async def covers_account(self, target: str, account_id: str, *, fresh: bool = False) -> tuple[Hold, ...]: ...
 
 
+class ClosingMarks(Protocol):
+    """Which closing of a leaver the lockdown lane began last (D33): provisioning opens nothing on a look that is older than that."""
+
+    async def begun(self, tenant: str, person: str) -> str:
+        """The id of the order whose closing began last, as current as the last fresh look at the Holds; "" where there was none."""
+
+
+class ClosingBook(ClosingMarks, Protocol):
+    """The lockdown lane's own pen."""
+
+    async def is_unfinished(self, tenant: str, person: str) -> bool:
+        """Begun, and not ended: a crash or a failed call stands between, so the sessions may be open."""
+
+    async def begin(self, tenant: str, person: str, order: str) -> None:
+        """Durable before the first call of a closing."""
+
+    async def end(self, tenant: str, person: str) -> None:
+        """Nothing is left to call for."""
+
+
 class LinkBook(Protocol):
     """Links as the provision lane wrote them (D21)."""
 

@@ -13,7 +13,20 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import NamedTuple
 
-from handlers.contract import Clock, Directory, Ending, Fence, HoldBook, Journal, LinkBook, Observation, Outcome, RemovalBrake, Target
+from handlers.contract import (
+    Clock,
+    ClosingMarks,
+    Directory,
+    Ending,
+    Fence,
+    HoldBook,
+    Journal,
+    LinkBook,
+    Observation,
+    Outcome,
+    RemovalBrake,
+    Target,
+)
 from handlers.creation import Creations, is_pending
 from handlers.evidence import RowCloser
 from handlers.guard import Guard, Guarded, standing_holds
@@ -22,7 +35,7 @@ from handlers.perform import About, Attempt, Performer
 from handlers.plan import FORBIDDEN_UNDER_HOLD
 from handlers.protected import ProtectedList
 from handlers.run import Run, code_of, ended
-from model.change import OPENING, REPEATABLE, Action, Change, ChangeKind, Plan
+from model.change import CLOSING, OPENING, REPEATABLE, Action, Change, ChangeKind, Plan
 from model.errors import CredentialsRefused, PermanentError, PortcullisError, TemporaryError, UnsafePlan
 from model.person import Desired, Person, PersonStatus
 
@@ -46,7 +59,11 @@ class Preview(NamedTuple):
 
 
 class Converger:
-    """The provision lane's engine. `transfer_hold_s`: C50; `dry_run`: plans are written as `planned` and nothing is called."""
+    """The provision lane's engine. `transfer_hold_s`: C50; `dry_run`: plans are written as `planned` and nothing is called.
+
+    With `closings` an open account of somebody who is gone is left to the lockdown lane (RETRY `closing`: order it, then look again):
+    two lanes that close would both call. And nothing is opened for somebody whose closing began since this look did.
+    """
 
     def __init__(
         self,
@@ -63,6 +80,7 @@ class Converger:
         *,
         transfer_hold_s: float,
         dry_run: bool = False,
+        closings: ClosingMarks | None = None,
     ) -> None:
         self.targets = targets
         self.directory = directory
@@ -71,6 +89,7 @@ class Converger:
         self.links = links
         self.clock = clock
         self.dry_run = dry_run
+        self.closings = closings
         self.guard = Guard(protected, holds, links, brake)
         self.looker = Looker(directory, policy, links, clock, timedelta(seconds=transfer_hold_s))
         self.creations = Creations(links, clock)
@@ -94,14 +113,16 @@ class Converger:
 
         Codes worth knowing: CONVERGED `stale` (an `event_at` was given and the look found nothing to do, or a person older than the
         event: look once more, D6), `no_policy`, `no_manager`, `no_manager_account` (a case); HELD `hold` (something was withheld) and
-        `contain_again` (a Hold appeared while we opened: containment must run again, D11); REFUSED: the guard's code; RETRY `remains`.
+        `contain_again` (a Hold appeared while we opened: containment must run again, D11); REFUSED: the guard's code; RETRY `remains`,
+        `closing` (the lockdown lane must close the account first).
         """
         about = About(tenant, person_id, attempt, incident, event_uuid)
         run: Run | None = None
         try:
             target = find_target(self.targets, tenant, target_name)
+            mark = await self._closing(about)
             person = await read_person(self.directory, tenant, person_id, LANE)
-            run = Run(about, person, target)
+            run = Run(about, person, target, mark=mark)
             outcome = await self._run(run, expect)
         except PortcullisError as error:
             outcome = ended(error, target_name, run)
@@ -154,6 +175,8 @@ class Converger:
             if number == ROUNDS or not todo.changes:
                 return Outcome(Ending.RETRY, name, _names(plan.changes), "remains", REMAINS_DELAY_S, plan=run.plan, actions=run.actions)
             guarded = await self.guard.check(todo, view.observation, expect=None if number else expect, count=not self.dry_run)
+            if self._is_for_lockdown(guarded.plan):
+                return Outcome(Ending.RETRY, name, _names(plan.changes), "closing", plan=run.plan, actions=run.actions)
             trouble = await self._apply(run, guarded)
             if self.dry_run or not guarded.plan.changes:
                 return self._finish(run, view, guarded)
@@ -198,10 +221,18 @@ class Converger:
 
         async def not_held() -> None:
             await self.guard.nothing_held(about.tenant, about.person, change.target, change.account)
+            if await self._closing(about) != run.mark:
+                raise TemporaryError("a closing began since this look: looked at anew")
             run.opened = run.opened or change.kind in OPENING
 
         last_check = not_held if change.kind in FORBIDDEN_UNDER_HOLD else None
         return await self.performer.attempt(run.target, change, about, intent=intent, last_check=last_check)
+
+    async def _closing(self, about: About) -> str:
+        return "" if self.closings is None else await self.closings.begun(about.tenant, about.person)
+
+    def _is_for_lockdown(self, plan: Plan) -> bool:
+        return self.closings is not None and not self.dry_run and any(change.kind in CLOSING for change in plan.changes)
 
     def _finish(self, run: Run, view: View, guarded: Guarded | None = None) -> Outcome:
         name, code, text = run.target.name, *view.case

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable
+from functools import partial
 from typing import TypeVar
 
-from handlers.closing import OKTA, AccountCloser, Closure, HoldKeeper
+from handlers.closing import ALL, NOTHING, OKTA, SESSIONS, AccountCloser, Closure, HoldKeeper
 from handlers.containment import ContainmentResult, Drift, DriftResult, HoldWriter, TargetResult, summed
-from handlers.contract import Clock, Directory, Fence, HoldBook, Journal, LinkBook, RemovalBrake, Target
+from handlers.contract import Clock, ClosingBook, Directory, Fence, HoldBook, Journal, LinkBook, RemovalBrake, Target
 from handlers.creation import is_made
 from handlers.evidence import RowCloser
 from handlers.look import Fleet, find_target, read_person
@@ -51,10 +52,12 @@ class Lockdown:
         clock: Clock,
         *,
         dry_run: bool = False,
+        closings: ClosingBook | None = None,
     ) -> None:
         self.targets = targets
         self.directory = directory
         self.holds = holds
+        self.closings = closings
         self.writer = writer
         self.links = links
         self.fence = fence
@@ -77,7 +80,8 @@ class Lockdown:
         attempt: int = 1,
     ) -> ContainmentResult:
         """Contains one person. `hold` is needed with scope `full` and must be None with `sessions` (D15). `only` names the targets of
-        a retry. An order `again` repeats the containment that its Hold stands for: Okta is left out where the Hold leaves it out.
+        a retry. `attempt` > 1, a retry or an order that was delivered once more, does not suspend again what a look shows shut. An
+        order `again` (D11) closes what provisioning opened before it saw the Hold, and nothing else: never Okta, which it does not open.
         Raises Fenced, and what journal and writer raise (nothing was called at a target whose intent is not durable).
         """
         if order.kind not in ("lockdown", "again") or (hold is not None) != (order.scope is Scope.FULL):
@@ -87,10 +91,8 @@ class Lockdown:
         repeated = attempt > 1 or order.kind == "again"
         if hold is not None and repeated and not await self._stands(hold):
             return ContainmentResult("superseded", hold=hold, reason="the Hold was released")
-        if order.kind == "again" and hold is not None:
-            targets = self._spoken_of(hold)
-        else:
-            targets = [one for one in self._targets(order.tenant) if not (order.downstream and one.kind == OKTA)]
+        spared = order.downstream or order.kind == "again"
+        targets = [one for one in self._targets(order.tenant) if not (spared and one.kind == OKTA)]
         keeper = None
         if hold is not None and not self.dry_run:
             self.fence.check(order.tenant, order.person)
@@ -99,13 +101,18 @@ class Lockdown:
             await keeper.write()
         about = About(order.tenant, order.person, attempt, incident, order.event.uuid)
         chosen = [one for one in targets if only is None or one.name in only]
-        results = await self._close_all(chosen, about, order.scope, on_target, keeper=keeper)
+        closure = self._closure(about, order.scope)
+        closure.keeper = keeper
+        closure.at_shut = NOTHING if order.kind == "again" else SESSIONS if attempt > 1 else ALL
+        results = await _all(self.closer.close(one, closure, on_target) for one in chosen)
         return summed(results, keeper.hold if keeper else hold)
 
     async def close(
         self, order: Order, on_target: OnTarget | None = None, *, only: Collection[str] | None = None, attempt: int = 1
     ) -> ContainmentResult:
-        """Closes a leaver everywhere but in Okta. Superseded where the person is back, or suspended by a Hold of ours (D5).
+        """Closes a leaver everywhere but in Okta. Superseded where the person is back (`stale` where Okta's directory may lag its log:
+        worth another look, D6), or suspended by a Hold of ours (D5). What is shut already stays uncalled; where a closing had begun and
+        not ended (a retry, a crash), sessions are ended once more (D25).
 
         Raises TemporaryError where Okta cannot be asked: without that look nobody is closed.
         """
@@ -115,14 +122,23 @@ class Lockdown:
             return refusal
         person = await read_person(self.directory, order.tenant, order.person, "lockdown")
         if not person.status.is_gone:
-            return ContainmentResult("superseded", reason=f"{person.status.value} in Okta now")
+            code = "stale" if _is_older(person, order) else ""
+            return ContainmentResult("superseded", code=code, reason=f"{person.status.value} in Okta now")
         if person.status is PersonStatus.SUSPENDED and await self.holds.open_holds(order.tenant, order.person, fresh=True):
             return ContainmentResult("superseded", code="hold", reason="suspended under a Hold, which is no leave")
         chosen = [one for one in self._targets(order.tenant) if one.kind != OKTA and (only is None or one.name in only)]
         about = About(order.tenant, order.person, attempt, None, order.event.uuid)
-        return summed(
-            await self._close_all(chosen, about, Scope.FULL, on_target, person=person, brake=None if self.dry_run else self.brake)
-        )
+        closure = self._closure(about, Scope.FULL, person)
+        closure.brake = None if self.dry_run else self.brake
+        unfinished = attempt > 1
+        if self.closings is not None and not self.dry_run:
+            unfinished = await self.closings.is_unfinished(order.tenant, order.person)
+            closure.begin = _once(partial(self.closings.begin, order.tenant, order.person, order.id))
+        closure.at_shut = SESSIONS if unfinished else NOTHING
+        result = summed(await _all(self.closer.close(one, closure, on_target) for one in chosen))
+        if self.closings is not None and not result.retry:
+            await self.closings.end(order.tenant, order.person)
+        return result
 
     async def read_back(self, hold: Hold, *, closed_before: Collection[str] = ()) -> DriftResult:
         """Looks at every target that the Hold speaks of. `closed_before`: targets that an earlier read-back has closed again; open
@@ -131,7 +147,8 @@ class Lockdown:
             return DriftResult(hold=hold)
         keeper = HoldKeeper(hold, self.writer)
         about = About(hold.tenant, hold.person, 1, hold.incident)
-        closure = Closure(about, Scope.FULL, _once(lambda: self.directory.person(hold.tenant, hold.person, "lockdown")), keeper)
+        closure = self._closure(about, Scope.FULL)
+        closure.keeper = keeper
         drifts = await _all(self._drift(one, closure, one.name in closed_before) for one in self._spoken_of(hold))
         return DriftResult(tuple(drifts), keeper.hold)
 
@@ -180,22 +197,11 @@ class Lockdown:
                 known.append((target.name, link.account))
         return hold.model_copy(update={"accounts": tuple(dict.fromkeys(known))})
 
-    async def _close_all(
-        self,
-        targets: list[Target],
-        about: About,
-        scope: Scope,
-        on_target: OnTarget | None,
-        *,
-        person: Person | None = None,
-        keeper: HoldKeeper | None = None,
-        brake: RemovalBrake | None = None,
-    ) -> list[TargetResult]:
+    def _closure(self, about: About, scope: Scope, person: Person | None = None) -> Closure:
         async def given() -> Person:
             return person if person is not None else await self.directory.person(about.tenant, about.person, "lockdown")
 
-        closure = Closure(about, scope, _once(given), keeper, brake)
-        return await _all(self.closer.close(one, closure, on_target) for one in targets)
+        return Closure(about, scope, _once(given))
 
     async def _drift(self, target: Target, closure: Closure, closed_before: bool) -> Drift:
         try:
@@ -213,6 +219,12 @@ class Lockdown:
         result = await self.closer.close(target, closure)
         reason = result.reason or "was open under a Hold"
         return Drift(target.name, "closed_again" if result.state == "closed" else "open", found.account.id, reason, result)
+
+
+def _is_older(person: Person, order: Order) -> bool:
+    """What the directory shows may be older than the event that ordered the closing."""
+    at = order.event.published or order.event.received
+    return person.last_updated is None or person.last_updated < at
 
 
 def _once(read: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:

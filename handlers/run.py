@@ -18,7 +18,8 @@ _UNANSWERED = (ActionStatus.FAILED, ActionStatus.UNKNOWN)
 @dataclass(slots=True)
 class Run:
     """`opened`: an opening call went out, so a Hold that appears meanwhile means that containment runs again. `account` is the id
-    that stands for the person, once there is one. `plan` is the first that had changes."""
+    that stands for the person, once there is one. `plan` is the first that had changes. `mark`: the closing that had begun last when
+    this look began."""
 
     about: About
     person: Person
@@ -27,6 +28,7 @@ class Run:
     opened: bool = False
     account: str = ""
     plan: Plan | None = None
+    mark: str = ""
 
     @property
     def actions(self) -> tuple[Action, ...]:

@@ -41,6 +41,8 @@ STAGE = {
     ChangeKind.NOTIFY: 90,
 }
 
+#: The closing half of a leave, and all of a lockdown: reversible, and the lockdown lane's (D33).
+CLOSING = frozenset({ChangeKind.DEACTIVATE, ChangeKind.END_SESSIONS})
 #: Opens or widens access: refused under a Hold. TRANSFER and DELETE are refused there as irreversible.
 OPENING = frozenset({ChangeKind.CREATE, ChangeKind.ACTIVATE, ChangeKind.GRANT, ChangeKind.UPDATE})
 IRREVERSIBLE = frozenset({ChangeKind.TRANSFER, ChangeKind.DELETE})

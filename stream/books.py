@@ -33,6 +33,9 @@ class Latch(Word):
     holds: tuple[Hold, ...] = ()
     incidents: tuple[IncidentChanged, ...] = ()
     handled: tuple[tuple[str, datetime], ...] = ()
+    #: The orders whose closing of a leaver began last, and ended last (contract.ClosingBook).
+    closing: str = ""
+    closed: str = ""
 
     @property
     def open_holds(self) -> tuple[Hold, ...]:
@@ -81,7 +84,7 @@ class HoldIndex:
 
 
 class Holds:
-    """contract.HoldBook over a follower of the Latches."""
+    """contract.HoldBook and the reading side of contract.ClosingBook over a follower of the Latches."""
 
     def __init__(self, follower: Follower, index: HoldIndex) -> None:
         self._follower, self._index = follower, index
@@ -101,6 +104,13 @@ class Holds:
         await self._current(fresh)
         people = self._index.people(target, account_id)
         return tuple(hold for key in people for hold in self._latch(key).open_holds if (target, account_id) in hold.accounts)
+
+    async def begun(self, tenant: str, person: str) -> str:
+        return self.latch(tenant, person).closing
+
+    async def is_unfinished(self, tenant: str, person: str) -> bool:
+        latch = self.latch(tenant, person)
+        return latch.closing != latch.closed
 
     async def _current(self, fresh: bool) -> None:
         if fresh or self._follower.dead is not None:
@@ -128,6 +138,13 @@ class LatchKeeper(Holds):
 
     async def write(self, hold: Hold) -> None:
         await asyncio.gather(self.keep(hold.tenant, hold.person, lambda latch: latch.with_hold(hold)), self._tell(hold))
+
+    async def begin(self, tenant: str, person: str, order: str) -> None:
+        await self.keep(tenant, person, lambda latch: latch.model_copy(update={"closing": order}))
+
+    async def end(self, tenant: str, person: str) -> None:
+        if await self.is_unfinished(tenant, person):
+            await self.keep(tenant, person, lambda latch: latch.model_copy(update={"closed": latch.closing}))
 
     async def _tell(self, hold: Hold) -> None:
         now = self._clock.now()

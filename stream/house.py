@@ -8,13 +8,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from handlers import registry
 from handlers.contract import Clock, Target
 from handlers.converge import Converger
-from handlers.limits import BreakerView, Limits
+from handlers.limits import Limits
 from handlers.lockdown import Lockdown
 from handlers.okta.directory import OktaDirectory
 from handlers.protected import ProtectedList, load_protected
@@ -28,6 +29,7 @@ from rules.policy import Policy
 from rules.ruleset import RuleSet
 from stream import topics
 from stream.books import Links
+from stream.breakers import BreakerNews
 from stream.broker import Broker
 from stream.classify import ClassifyRole
 from stream.lockdown import LockdownRole
@@ -61,6 +63,7 @@ class House:
     limits: list[Limits]
     own_actors: dict[str, frozenset[str]]
     protected: ProtectedList
+    news: BreakerNews
     directory: OktaDirectory | None = None
     targets: dict[str, Target] | None = None
 
@@ -69,15 +72,9 @@ class House:
         assert self.targets is not None
         fleet: dict[str, dict[str, Target]] = {tenant: {} for tenant in self.settings.okta}
         for name, target in self.targets.items():
-            for tenant in self.tenants_of(name):
+            for tenant in tenants_of(self.settings, name):
                 fleet[tenant][name] = target
         return fleet
-
-    def tenants_of(self, name: str) -> tuple[str, ...]:
-        one = self.settings.targets[name]
-        if one.tenant is not None:
-            return (one.tenant,)
-        return (self.settings.tenant_of(one),) if one.kind == "okta" else tuple(self.settings.okta)
 
     async def close(self) -> None:
         if self.targets is not None:
@@ -86,20 +83,31 @@ class House:
             await self.directory.aclose()
 
 
+def tenants_of(settings: Settings, connector: str) -> tuple[str, ...]:
+    """Whom a target serves; a directory (`okta.NAME`) its own tenant."""
+    one = settings.targets.get(connector)
+    if one is None:
+        return (connector.removeprefix("okta."),)
+    if one.tenant is not None:
+        return (one.tenant,)
+    return (settings.tenant_of(one),) if one.kind == "okta" else tuple(settings.okta)
+
+
 async def build_house(settings: Settings, broker: Broker, clock: Clock, roles: Iterable[str], *, policy: Policy) -> House:
     """Opens what the given roles need. Learns our own actor of each tenant (D5): an Okta that does not answer now is no reason not to
     start, a credential that it refuses is told and our own actor stays unknown."""
     limits: list[Limits] = []
-    house = House(settings, broker, clock, limits, {}, load_protected(settings.safety.protected))
+    news = BreakerNews(clock, lambda connector: tenants_of(settings, connector))
+    house = House(settings, broker, clock, limits, {}, load_protected(settings.safety.protected), news)
     wanted = set(roles)
     if wanted & {"classifier", "lockdown", "provision"}:
-        house.directory = registry.build_directory(settings, clock, on_breaker=say_breaker, limits=limits)
+        house.directory = registry.build_directory(settings, clock, on_breaker=news.moved, limits=limits)
         house.own_actors = await own_actors(house.directory, settings)
         people = [(tenant, actor) for tenant, actors in house.own_actors.items() for actor in actors]
         house.protected = house.protected.with_own(people)
     if wanted & {"lockdown", "provision"}:
         folders = {name: policy.folders(one.kind, name) for name, one in settings.targets.items()}
-        house.targets = registry.build_targets(settings, clock, folders, on_breaker=say_breaker, limits=limits)
+        house.targets = registry.build_targets(settings, clock, folders, on_breaker=news.moved, limits=limits)
     if not house.protected.is_trusted:
         log.warning("protected people: %s (until then no lockdown and no removal without approval)", house.protected.problem)
     return house
@@ -118,10 +126,6 @@ async def own_actors(directory: OktaDirectory, settings: Settings) -> dict[str, 
         found[tenant] = frozenset({actor})
         log.info("our own actor at %s is %s", tenant, actor)
     return found
-
-
-def say_breaker(view: BreakerView) -> None:
-    log.warning("breaker of %s (%s lane): %s%s", view.connector, view.lane, view.state, f": {view.reason}" if view.reason else "")
 
 
 def build_roles(house: House, roles: Iterable[str], policy: Policy, ruleset: RuleSet | None = None) -> dict[str, Role]:
@@ -153,6 +157,7 @@ def _recorder(house: House) -> dict[str, Role]:
 def _lockdown(house: House) -> LockdownRole:
     assert house.directory is not None
     role = LockdownRole(house.broker, house.settings, house.clock)
+    role.beside.append(partial(house.news.tell_forever, role.publisher))
     links_state = State(house.broker, role.publisher, topics.LINKS, lambda key, value: links.changed(key, value))
     links = Links(links_state)
     role.more.append(links_state)
@@ -176,6 +181,7 @@ def _lockdown(house: House) -> LockdownRole:
 def _provision(house: House, policy: Policy) -> ProvisionRole:
     assert house.directory is not None
     role = ProvisionRole(house.broker, house.settings, house.directory, house.clock)
+    role.beside.append(partial(house.news.tell_forever, role.publisher))
     fleet = house.fleet()
     engine = Converger(
         fleet,

@@ -30,6 +30,8 @@ from stream.state import Follower, State
 
 _SHUT = ("closed", "nothing", "left", "planned")
 CONTAIN, CLOSE, READ_BACK, RELEASE = "contain", "close", "read_back", "release"
+#: The directory may lag the log: whether the leaver is gone is asked once more (D6).
+STALE = "stale"
 #: A second read-back follows the first after so many times its delay.
 READ_BACKS = (1.0, 5.0)
 
@@ -109,8 +111,11 @@ class LockdownRole(LaneRole):
                 id=digest("hold", incident), tenant=order.tenant, person=order.person, incident=incident, since=self._clock.now(),
                 reason=order.decisions[0].title if order.decisions else "",
             )  # fmt: skip
+        delivered_again = standing is not None and standing.incident == digest("incident", order.tenant, order.person, order.event.uuid)
         opened, result = await asyncio.gather(
-            self._tell_incident(order, incident, "open", None), self._engine.contain(order, hold, incident), return_exceptions=True
+            self._tell_incident(order, incident, "open", None),
+            self._engine.contain(order, hold, incident, attempt=2 if delivered_again else 1),
+            return_exceptions=True,
         )
         for outcome in (result, opened):
             if isinstance(outcome, BaseException):
@@ -187,10 +192,22 @@ class LockdownRole(LaneRole):
             raise Fenced(result.reason)
         if result.retry:
             await self.again(due.model_copy(update={"only": tuple(sorted(result.retry))}), result.reason, result.code, result.delay)
+        elif result.code == STALE and due.code != STALE:
+            await self.again(due, result.reason, STALE, self._settings.safety.second_look_s)
         else:
             await self.schedule.drop(due.tenant, due.person, due.slot)
         if result.page or result.state == "refused":
             await self._page(order, None, result)
+        if any(one.actions for one in result.targets):
+            await self._knock_closed(order)
+
+    async def _knock_closed(self, order: Order) -> None:
+        """The rest of the leave is provisioning's; and whoever came back while they were being closed is opened again."""
+        knock = Knock(
+            id=digest("knock", order.id, "closed"), tenant=order.tenant, person=order.person, moment=Moment.LEAVE, event=order.event,
+            reason="closed", second_look=True,
+        )  # fmt: skip
+        await self.publisher.send(topics.KNOCKS, topics.person_key(order.tenant, order.person), knock.to_bytes())
 
     async def _handled(self, order: Order) -> None:
         now = self._clock.now()
