@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 from aiokafka.client import AIOKafkaClient
 
 from handlers import registry
@@ -72,6 +74,8 @@ async def _all(settings: Settings) -> AsyncIterator[Result]:
         if target.kind != "okta":
             yield await _tried(f"targets.{name}", lambda target=target: _target(settings, target))  # type: ignore[misc]
     await registry.close_targets(targets)
+    async for result in running_breakers(settings):
+        yield result
     slack = registry.build_slack(settings, clock)
     if slack is None:
         yield Result("slack", False, "no [slack] is configured: nobody will be told")
@@ -134,6 +138,20 @@ async def _target(settings: Settings, target: Target) -> str:
     nobody = Person(tenant=next(iter(settings.okta), ""), id="nobody", status=PersonStatus.ACTIVE, login="nobody@portcullis.invalid")
     await target.observe(nobody, None, "provision")
     return "reachable, credential accepted"
+
+
+async def running_breakers(settings: Settings) -> AsyncIterator[Result]:
+    """What runs with this configuration now, and whether it has stopped calling somebody. Who does not answer is not running."""
+    async with httpx.AsyncClient(trust_env=False, timeout=2.0) as http:
+        for path in sorted(settings.data.glob("health-*.json")):
+            try:
+                running = json.loads(path.read_text())
+                breakers = (await http.get(f"{running['url']}/breakers")).raise_for_status().json()
+                shut = [one for one in breakers if one["state"] != "closed"]
+            except (OSError, ValueError, LookupError, TypeError, httpx.HTTPError, httpx.InvalidURL):
+                continue
+            said = "; ".join(f"{one['connector']} ({one['lane']} lane) is {one['state']}: {one['reason']}" for one in shut)
+            yield Result(f"breakers of {running['roles']}", not shut, said or f"all {len(breakers)} closed")
 
 
 async def _slack(sender: Any) -> str:

@@ -1,5 +1,6 @@
 """Readiness and liveness over loopback HTTP, meaning progress: `/ready` is 200 once every role here has started and is not stuck, `/live`
-is 200 while the event loop turns and the lags can be read, `/lag` shows them. Never on another address than the configured one.
+is 200 while the event loop turns and the lags can be read, `/lag` shows them, `/breakers` the circuit breakers of this process. Never on
+another address than the configured one.
 
 Port 0 takes any free port; where it is stands in `health-ROLE.json` beside the audit file. Faust's own web server stays off (it listens
 on all addresses and cannot be trusted to be disabled).
@@ -12,6 +13,7 @@ import json
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 
@@ -21,8 +23,14 @@ PATIENCE_S = 5.0
 
 
 class HealthService:
-    def __init__(self, settings: Settings, name: str, lags: Callable[[], Awaitable[dict[str, int]]]) -> None:
-        self._settings, self._name, self._lags = settings, name, lags
+    def __init__(
+        self,
+        settings: Settings,
+        name: str,
+        lags: Callable[[], Awaitable[dict[str, int]]],
+        breakers: Callable[[], list[dict[str, Any]]] = list,
+    ) -> None:
+        self._settings, self._name, self._lags, self._breakers = settings, name, lags, breakers
         self._runner: web.AppRunner | None = None
         self.ready = False
 
@@ -32,7 +40,8 @@ class HealthService:
 
     async def start(self) -> None:
         app = web.Application()
-        app.add_routes([web.get("/ready", self._ready), web.get("/live", self._live), web.get("/lag", self._lag)])
+        app.add_routes([web.get("/ready", self._ready), web.get("/live", self._live)])
+        app.add_routes([web.get("/lag", self._lag), web.get("/breakers", self._show_breakers)])
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._settings.health.host, self._settings.health.port)
@@ -58,6 +67,9 @@ class HealthService:
     async def _lag(self, _request: web.Request) -> web.Response:
         lags = await self._read_lags() if self.ready else None
         return web.json_response({"lag": lags}, status=503 if lags is None else 200)
+
+    async def _show_breakers(self, _request: web.Request) -> web.Response:
+        return web.json_response(self._breakers())
 
     async def _read_lags(self) -> dict[str, int] | None:
         """None where the broker does not answer in time."""

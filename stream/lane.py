@@ -10,7 +10,7 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -62,7 +62,9 @@ class LaneRole(ABC):
         self.journal = KafkaJournal(self.publisher, self.intents, self.lane, clock)
         self.retries = RetryPolicy(settings.safety)
         self.patience_s = settings.safety.batch_patience_s
-        self._ticking: asyncio.Task[None] | None = None
+        #: Coroutine functions that run as long as the lane does; one that ends or fails ends the process.
+        self.beside: list[Callable[[], Coroutine[Any, Any, None]]] = []
+        self._tasks: list[asyncio.Task[None]] = []
         self._carried_out: deque[str] = deque(maxlen=1000)
 
     # --- to be said by each lane ----------------------------------------------------------------------------------------
@@ -101,14 +103,15 @@ class LaneRole(ABC):
         await self.publisher.start()
         for follower in (self.intents, self.due, *self.followers()):
             await follower.start()
-        self._ticking = asyncio.create_task(self.schedule.run_forever(), name=f"{self.lane} schedule")
+        self._tasks = [asyncio.create_task(self.schedule.run_forever(), name=f"{self.lane} schedule")]
         await self.worker.start()
+        self._tasks += [asyncio.create_task(one(), name=f"beside {self.lane}") for one in self.beside]
 
     async def stop(self) -> None:
         await self.worker.stop()
-        if self._ticking is not None:
-            self._ticking.cancel()
-            await asyncio.gather(self._ticking, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.chains.cancel()
         for follower in (*self.followers(), self.due, self.intents):
             await follower.stop()
@@ -118,7 +121,10 @@ class LaneRole(ABC):
         watching = asyncio.create_task(self.worker.failed())
         try:
             while not watching.done():
-                await asyncio.wait([watching], timeout=1.0)
+                await asyncio.wait([watching, *self._tasks], timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
+                for task in self._tasks:
+                    if task.done() and not task.cancelled():
+                        raise FaultError(f"{self.lane}: {task.get_name()} ended: {task.exception()!r}") from task.exception()
                 if self.schedule.failure is not None:
                     raise FaultError(f"{self.lane}: {self.schedule.failure!r}") from self.schedule.failure
                 for follower in (self.intents, self.due, *self.followers()):

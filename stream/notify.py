@@ -230,7 +230,7 @@ class NotifyRole:
         if isinstance(told, IncidentChanged):
             one = Pending(told.incident, messages.incident(told), told.tenant, told.person, told.incident, {tp: record.offset}, 1, told.id)
             self._desk.fold(one, urgent=True)
-        elif isinstance(told, Notice) and told.severity in _LOUD:
+        elif isinstance(told, Notice) and (told.severity in _LOUD or told.topic == "breaker"):  # also that it closed again
             subject = digest("notice", told.tenant, told.topic, told.target or "", str(told.facts.get("code", "")), _hour(told.at))
             one = Pending(subject, messages.notice(told), told.tenant, told.person or "", told.incident, {tp: record.offset}, 1, told.id)
             self._desk.fold(one, urgent=told.severity is Severity.CRITICAL)

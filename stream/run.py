@@ -19,6 +19,7 @@ from model.errors import ConfigurationError, FaultError, PortcullisError
 from model.settings import Settings
 from rules.policy import Policy
 from rules.ruleset import RuleSet
+from stream.breakers import shown
 from stream.broker import Broker
 from stream.clock import SystemClock
 from stream.health import HealthService
@@ -70,7 +71,8 @@ class Running:
         await self._stop()
 
     async def _start(self) -> None:
-        self._health = HealthService(self.settings, "-".join(self.names) if len(self.names) < len(ROLES) else "all", self.lags)
+        name = "-".join(self.names) if len(self.names) < len(ROLES) else "all"
+        self._health = HealthService(self.settings, name, self.lags, lambda: shown(self.house.limits) if self.house else [])
         await self._health.start()
         await self.broker.start()
         self.house = await build_house(self.settings, self.broker, self._clock, self.names, policy=self._policy)
