@@ -89,8 +89,10 @@ def classify(file: Path, folder: Path | None, as_json: bool) -> None:
     With --json exactly one line per input line, in input order.
     """
     ruleset = RuleSet.load(folder)
-    for one in ruleset.skipped:
-        errors.print(Text(f"{one.path}: not for Okta's System Log, left out: {one.reason}", style="dim"))
+    if ruleset.skipped:
+        first = ruleset.skipped[0]
+        said = f"{len(ruleset)} rules; {len(ruleset.skipped)} for other products left out, e.g. {first.path}: {first.reason}"
+        errors.print(Text(said, style="dim"), soft_wrap=True)
     classifier = Classifier(ruleset, Lifecycle.load())
     shown = 0
     rows = []
