@@ -144,12 +144,16 @@ class ClassifyRole:
             tenant = (record.key or b"").decode("utf-8", "replace")
             received = datetime.fromtimestamp(record.timestamp / 1000, UTC)
             verdict = self.minds.observe(tenant, record.partition, record.offset, event, received)
-            if verdict.moment is Moment.NONE and not verdict.findings:
+            if self.leaves_alone(verdict):
                 return None
             return self._judge(tenant).judge(event, verdict, _ref(event, record), now)
         except Exception as error:
             log.exception("event %s could not be judged", event["uuid"])
             return self._defect(event, record, now, error)
+
+    def leaves_alone(self, verdict: Verdict) -> bool:
+        """Nothing of a silent event is published."""
+        return verdict.moment is Moment.NONE and not verdict.findings
 
     async def _tick(self) -> None:
         """Windows that end while no event comes (absences), once the log is read to its end: event time then keeps pace with the clock."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 from collections.abc import Awaitable, Callable, Iterable
@@ -29,6 +30,8 @@ from stream.lane import LaneRole
 log = logging.getLogger(__name__)
 
 STOP_S = 28.0
+#: Objects made before the youngest are looked through, and how often the older generations join in.
+COLLECT_AFTER = (50_000, 20, 50)
 
 
 class Running:
@@ -150,6 +153,14 @@ def listen_to_signals(stop: Callable[[], object]) -> None:
         loop.add_signal_handler(one, stop)
 
 
+def settle_memory() -> None:
+    """Called once when everything is built. What stands then is never walked again, and the rest seldom: the classifier remembers
+    hundreds of thousands of small objects, next to nothing of ours is a cycle, and left alone the collector took 40 % of its time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECT_AFTER)
+
+
 async def run(settings: Settings, roles: Iterable[str], until_idle: float | None = None, say: Callable[[str], None] = log.info) -> None:
     """Until a signal, idleness, or a fault (raised)."""
     running = Running(settings, roles)
@@ -167,6 +178,7 @@ async def run(settings: Settings, roles: Iterable[str], until_idle: float | None
         return
     stop.cancel()
     await start
+    settle_memory()
     try:
         say(f"running: {', '.join(running.roles)} (stop with Ctrl-C)")
         await running.wait(until_idle)
