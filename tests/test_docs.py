@@ -338,16 +338,14 @@ MISSING: dict[str, tuple[str, Callable[[], bool]]] = {
         "README.md",
         lambda: not [key for key in KafkaSettings.model_fields if "ssl" in key or "tls" in key or "sasl" in key],
     ),
-    "no percentages": ("README.md", lambda: "State(broker, self.publisher, topics.COUNTS" not in sources("stream")),
-    "no sweep": ("README.md", lambda: "sweep" not in ROLES and not (ROOT / "stream" / "sweep.py").exists()),
+    "no second reading": ("README.md", lambda: "first_log_url(" not in sources("stream") or "until=" not in sources("stream")),
     "no DPoP": ("README.md", lambda: "dpop" not in sources("handlers").lower()),
 }
 SAID = {
     "no other target": "Targets are Okta (lockdown only) and Box.",
     "no approval": "Nobody can approve inside Portcullis yet.",
     "no TLS to Kafka": "The connection to Kafka is plain text without a login.",
-    "no percentages": "Their percentages have no effect yet",
-    "no sweep": "There is no scheduled sweep.",
+    "no second reading": "The log is read once, by following its links.",
     "no DPoP": "must not require DPoP",
 }
 
