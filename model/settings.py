@@ -170,6 +170,15 @@ class SafetySettings(Section):
     retry_first_s: float = Field(default=2, gt=0)
     retry_longest_s: float = Field(default=900, gt=0)
     give_up_s: float = Field(default=86400, gt=0)
+    #: Every so often each tenant's people are listed and looked at (0: never); the first time so long after the start.
+    sweep_every_s: float = Field(default=6 * 3600, ge=0)
+    sweep_after_s: float = Field(default=60, ge=0)
+    #: How many of them a second, so that live events do not wait.
+    sweep_per_s: float = Field(default=2, gt=0)
+    #: A listing that names less than so much of the last good one concludes nothing.
+    listing_least_percent: float = Field(default=80, ge=0, le=100)
+    #: Between the two direct looks that prove somebody absent.
+    absence_pause_s: float = Field(default=60, ge=0)
     brakes: BrakeSettings = BrakeSettings()
 
 

@@ -105,7 +105,8 @@ def _text(scene: Scene) -> str:
     lines += _section(("targets", "box"), _box(scene))
     lines += _section(("slack",), {"url": f"{scene.slack_url}/api", "token_file": "slack.token", "channel": scene.channel})
     safety = {"protected": "protected.toml", "read_back_after_s": 3, "second_look_s": 1.5, "transfer_hold_s": 3}
-    lines += _section(("safety",), safety)
+    sweep = {"sweep_every_s": 3600, "sweep_after_s": 3600}  # the day is told by events alone
+    lines += _section(("safety",), safety | sweep)
     lines += _section(("safety", "brakes"), {"lockdown_percent": 50, "removal_percent": 50})
     return "\n".join(lines) + "\n"
 

@@ -180,6 +180,14 @@ class Links:
     async def owner(self, target: str, account_id: str) -> Link | None:
         return self._owners.get((target, account_id))
 
+    def people(self, tenant: str) -> dict[str, datetime]:
+        """Whoever has an account somewhere by a link, and since when."""
+        found: dict[str, datetime] = {}
+        for link in self._owners.values():
+            if link.tenant == tenant:
+                found[link.person] = min(link.at, found.get(link.person, link.at))
+        return found
+
     async def make(self, link: Link) -> None:
         await self._state.write(self.key(link.tenant, link.person, link.target), link.to_bytes())
 

@@ -38,6 +38,7 @@ from stream.poller import Poller
 from stream.provision import ProvisionRole
 from stream.record import RecordRole
 from stream.state import State
+from stream.sweep import Sweep
 
 log = logging.getLogger(__name__)
 
@@ -200,6 +201,9 @@ def _provision(house: House, policy: Policy) -> ProvisionRole:
     )
     targets = {tenant: tuple(name for name, target in ours.items() if target.kind != "okta") for tenant, ours in fleet.items()}
     role.use(engine, targets, house.limits)
+    if house.settings.safety.sweep_every_s > 0:
+        sweep = Sweep(role, house.directory, house.settings.okta, house.settings.safety, house.clock)
+        role.beside.append(sweep.run_forever)
     return role
 
 

@@ -52,8 +52,8 @@ class ProvisionRole(LaneRole):
         self._links = State(broker, self.publisher, topics.LINKS, lambda key, value: self.links.changed(key, value))
         self.links = Links(self._links)
         self._brakes = State(broker, self.publisher, topics.BRAKES, lambda key, value: self.removals.changed(key, value))
-        self._counts = Follower(broker, topics.COUNTS)
-        self.removals = Removals(self._brakes, self._counts, settings.safety.brakes, self.publisher, clock)
+        self.counts = State(broker, self.publisher, topics.COUNTS)
+        self.removals = Removals(self._brakes, self.counts, settings.safety.brakes, self.publisher, clock)
         self.engine: Converger | None = None
         self._targets: dict[str, tuple[str, ...]] = {}
         self._retries = Retries()
@@ -73,7 +73,7 @@ class ProvisionRole(LaneRole):
         return self.engine
 
     def followers(self) -> Sequence[Follower]:
-        return [self._latches, self._links, self._brakes, self._counts]
+        return [self._latches, self._links, self._brakes, self.counts]
 
     async def work(self, tenant: str, person: str, items: Sequence[Item]) -> None:
         for item in items:
@@ -231,6 +231,9 @@ class ProvisionRole(LaneRole):
         elif command.kind == "reset_brake" and str(command.args.get("brake", "")).startswith("removal:"):
             await self.take_command(command)
             await self.removals.reset(str(command.args["brake"]).removeprefix("removal:"))
+        elif command.kind == "reset_brake" and command.args.get("brake") == f"source:{command.tenant}":
+            await self.take_command(command)
+            await self.counts.erase(f"{command.tenant}:last")  # the next listing is believed as the first one was
 
     async def _link(self, command: Command) -> None:
         """A link that a human's `link --apply` asked for; this lane is the links' only writer (D11)."""

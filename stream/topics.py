@@ -60,7 +60,10 @@ BRAKES = Topic(
 )
 WINDOWS = Topic("portcullis.windows", "tenant", FOREVER, "memory of correlations, with its offset (writer: classifier)", compacted=True)
 MESSAGES = Topic("portcullis.messages", "incident", FOREVER, "which Slack message belongs to what", compacted=True)
-COUNTS = Topic("portcullis.counts", "tenant", FOREVER, "active people per tenant, for the brakes' percentages", compacted=True)
+COUNTS = Topic(
+    "portcullis.counts", "tenant", FOREVER, "active people, for the brakes' percentages, and the last good listing (writer: provision lane)",
+    compacted=True,
+)  # fmt: skip
 
 ALL = (
     SYSTEM_LOG, THREATS, KNOCKS, OUTCOMES, COMMANDS, INCARNATION, CHECKPOINTS, HOLDS, LINKS, DUE, INTENTS, BRAKES, WINDOWS, MESSAGES, COUNTS,

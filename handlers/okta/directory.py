@@ -59,6 +59,11 @@ class OktaDirectory:
         api = self._api(tenant, lane)
         return tuple([to_person(tenant, user, ()) async for user in api.users() if is_safe_id(user.get("id"))])
 
+    async def statuses(self, tenant: str, lane: Lane) -> dict[str, PersonStatus]:
+        """Id → status of every user but the deprovisioned; nothing of a listing whose chain of pages did not end."""
+        api = self._api(tenant, lane)
+        return {user["id"]: read_status(user) async for user in api.users() if is_safe_id(user.get("id"))}
+
     async def own_actor(self, tenant: str, lane: Lane) -> str:
         """Who our own calls are in the log (D5): the client id of a service app, else the owner of the token."""
         if client_id := self._clients.get(tenant):

@@ -14,6 +14,7 @@ from stream import linking, topics
 from stream.cli.common import CONFIG, JSON, console, print_json, run_async, table
 from stream.desk import Desk, desk
 from stream.judge import BrakeState
+from stream.sweep import Swept
 
 ACTOR = click.option("--actor", required=True, help="Who orders this (kept in the audit trail).")
 REASON = click.option("--reason", required=True, help="Why (kept in the audit trail).")
@@ -106,7 +107,7 @@ parked.add_command(_ordering("drop", "Forget a parked entry."))
 
 @click.group()
 def brakes() -> None:
-    """The brakes on lockdowns and removals: see and reset."""
+    """The brakes on lockdowns and removals, and on what a listing of people says: see and reset."""
 
 
 @brakes.command("list")
@@ -130,9 +131,9 @@ def brakes_reset(config: Path, brake: str, actor: str, reason: str) -> None:
     """Reset BRAKE (as `brakes list` names it): counting begins anew."""
     kind, _, rest = brake.partition(":")
     tenant = rest.partition(":")[0]
-    if kind not in ("lockdown", "removal") or not tenant:
+    if kind not in ("lockdown", "removal", "source") or not tenant:
         raise ConfigurationError(f"no brake is called {brake!r}: portcullis brakes list")
-    key = tenant.encode()
+    key = topics.person_key(tenant, "") if kind == "source" else tenant.encode()
     at_desk(load(config), lambda one: one.order("reset_brake", tenant, "", actor, reason, key=key, brake=brake))
     console.print(f"reset of {brake} ordered")
 
@@ -152,6 +153,11 @@ async def _brakes(one: Desk) -> list[dict[str, Any]]:
                 row["tripped"] = value.decode()
             else:
                 row["people"] += 1
+    for key, value in (await one.snapshot(topics.COUNTS)).items():
+        if key.endswith(":last"):
+            swept: Swept = Swept.from_bytes(value)
+            brake = f"source:{key.removesuffix(':last')}"
+            rows[brake] = {"brake": brake, "people": swept.size, "tripped": swept.refused_at.isoformat() if swept.refused_at else None}
     return sorted(rows.values(), key=lambda row: str(row["brake"]))
 
 
