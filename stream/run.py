@@ -15,6 +15,8 @@ import signal
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
+from aiokafka.errors import KafkaError
+
 from handlers.contract import Clock
 from model.errors import ConfigurationError, FaultError, PortcullisError
 from model.settings import Settings
@@ -65,6 +67,9 @@ class Running:
     async def __aenter__(self) -> Running:
         try:
             await self._start()
+        except KafkaError as error:  # it answered a moment ago: from the beginning, where we wait for it
+            await self._stop()
+            raise FaultError(f"the broker went away while {', '.join(self.names)} started ({type(error).__name__})") from error
         except BaseException:
             await self._stop()
             raise
