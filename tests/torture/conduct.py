@@ -138,10 +138,12 @@ class Conductor:
         settings = load(self._fleet.recorder_config)
         give_up, calm = time.time() + QUIET_S, 0
         async with desk(settings) as one:
+            notes = (self._fleet.folder / "settling.log").open("w")
             while calm < _LOOKS and time.time() < give_up:
                 await asyncio.sleep(_LOOK_S)
                 busy = await self._busy(one)
                 calm = 0 if busy else calm + 1
+                notes.write(f"{self._elapsed():.1f} {'; '.join(busy)}\n")
                 if time.time() - self._began - self._told >= 10:
                     self._told = self._elapsed()
                     self._say(f"{self._told:5.0f} s  not quiet yet: {', '.join(busy[:4]) or 'almost'}")

@@ -136,13 +136,26 @@ def _levels(folders: Mapping[str, str], without: frozenset[str] = frozenset()) -
 # -- doubles -------------------------------------------------------------------------------------------------------------
 
 
+#: Until a process that was struck is a member of its group again, and the work of the others moved for it.
+_ECHO_S = 30.0
+#: In whose place a lane's calls are made.
+_ROLES = {"notify": "recorder"}
+
+
 @dataclass(frozen=True, slots=True)
 class Crash:
-    """Something that may have cost an answer: a role was killed, stopped or frozen, or the broker was down."""
+    """Something that may have cost an answer: a role was killed, stopped or frozen, or the broker was down. Work in hand is lost twice:
+    when a process goes, and when it comes back and partitions move."""
 
     at: float
     role: str
     seconds: float = 0.0
+
+    def echoes(self, lane: str, first: float, last: float) -> int:
+        """How often it may have cost that lane an answer between two times."""
+        if self.role not in ("broker", _ROLES.get(lane, lane)):
+            return 0
+        return 2 if self.at - 1.0 <= last and first <= self.at + self.seconds + _ECHO_S else 0
 
 
 def duplicate_effects(effects: Iterable[Effect], crashes: Sequence[Crash] = ()) -> list[str]:
@@ -185,9 +198,11 @@ def _too_often(found: Sequence[Effect], crashes: Sequence[Crash]) -> list[str]:
     for calls in by_cause.values():
         first, last = calls[0].call.at, calls[-1].call.at
         lost = sum(not one.is_acknowledged for one in calls)
-        crashed = sum(first - 1.0 - one.seconds <= one.at <= last for one in crashes)
+        crashed = sum(one.echoes(calls[0].lane, first, last) for one in crashes)
         if len(calls) - 1 > lost + crashed:
-            findings.append(f"{calls[-1]}: call {len(calls)} for the same cause, with {crashed} crashes and {lost} lost answers between")
+            findings.append(
+                f"{calls[-1]}: call {len(calls)} for the same cause, with {crashed // 2} crashes and {lost} lost answers between"
+            )
     return findings
 
 

@@ -299,7 +299,7 @@ def _strikes(
 ) -> Iterator[Strike]:
     """Kills spread over all roles in turn, from early on until the very end; stops and freezes in between, the broker's apart."""
     victims: list[tuple[Role, int]] = [("poller", 0), ("recorder", 0)]
-    victims += [(role, index) for role in ("classifier", "lockdown", "provision") for index in range(workers)]  # type: ignore[misc]
+    victims += [(role, index) for role in ("classifier", "lockdown", "provision") for index in range(workers)]
     victims = [one for one in victims if not aim or one[0] in aim]
     dice.shuffle(victims)
     begin = min(5.0, length / 6)

@@ -14,9 +14,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 import httpx
 
@@ -37,6 +38,16 @@ _PR_SET_PDEATHSIG = 1
 def _die_with_parent() -> None:  # pragma: no cover - runs in the child
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+async def until(is_so: Callable[[], bool], patience_s: float = float("inf")) -> bool:
+    """Polls; False where patience ended first."""
+    give_up = time.monotonic() + patience_s
+    while not is_so():
+        if time.monotonic() > give_up:
+            return False
+        await asyncio.sleep(_PAUSE_S)
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +89,20 @@ class Process:
         while not self._stopping:
             self._ordered = None
             with self.log.open("ab") as log:
-                self._child = subprocess.Popen(
-                    self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT, preexec_fn=_die_with_parent
-                )
-            while (code := self._child.poll()) is None:
-                await asyncio.sleep(_PAUSE_S)
+                self._child = self._spawn(log)
+            code = await self._ended()
             self.ends.append(End(self.name, code, self._ordered, time.time()))
             if not self._stopping:
                 await asyncio.sleep(0.2)
+
+    def _spawn(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT, preexec_fn=_die_with_parent)
+
+    async def _ended(self) -> int:
+        """The exit code, once there is one. Polled: a child that is signalled by number must not be reaped by anybody else."""
+        assert self._child is not None
+        await until(lambda: self._child is not None and self._child.poll() is not None)
+        return int(self._child.returncode)
 
     @property
     def pid(self) -> int | None:
@@ -93,8 +110,7 @@ class Process:
 
     async def strike(self, strike: Strike) -> None:
         """Waits until there is somebody to strike."""
-        while self.pid is None:
-            await asyncio.sleep(_PAUSE_S)
+        await until(lambda: self.pid is not None)
         if strike.how == "kill":
             self._signal(signal.SIGKILL, -signal.SIGKILL)
         elif strike.how == "stop":
@@ -116,9 +132,7 @@ class Process:
         began = time.monotonic()
         if self._child is not None and self._child.poll() is None:
             self._signal(signal.SIGTERM, 0)
-            while self._child.poll() is None and time.monotonic() - began < STOP_S:
-                await asyncio.sleep(_PAUSE_S)
-            if self._child.poll() is None:
+            if not await until(lambda: self.pid is None, STOP_S):
                 self._child.kill()
         if self._task is not None:
             await self._task
@@ -153,14 +167,18 @@ class Fleet:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.simulators.start()
         await asyncio.to_thread(self.broker.start)
-        await self._until(lambda: self.written.exists(), "the simulators did not start")
+        await self._wait(self.written.exists, "the simulators did not start")
         access = settings.write_access(self.folder / "access")
         for role in ROLES:
             for index in range(self._workers if role in MANY else 1):
                 self.roles[role, index] = self._role(role, index, access)
         for process in self.roles.values():
             process.start()
-        await self._until(lambda: all(process.address() for process in self.roles.values()), "a role did not start")
+        await self._wait(lambda: all(process.address() for process in self.roles.values()), "a role did not start")
+
+    async def _wait(self, is_so: Callable[[], bool], otherwise: str) -> None:
+        if not await until(is_so, START_S):
+            raise RuntimeError(f"{otherwise} within {START_S:.0f} s: see the logs in {self.folder}")
 
     def _role(self, role: str, index: int, access: Path) -> Process:
         name = f"{role}-{index + 1}" if role in MANY else role
@@ -170,13 +188,6 @@ class Fleet:
         if self._sabotage is not None:
             argv = [sys.executable, "-m", "tests.torture.role", self._sabotage, *run]
         return Process(name, argv, self.folder / f"{name}.log", config.parent / name / f"health-{role}.json")
-
-    async def _until(self, is_so: Any, otherwise: str) -> None:
-        give_up = time.monotonic() + START_S
-        while not is_so():
-            if time.monotonic() > give_up:
-                raise RuntimeError(f"{otherwise} within {START_S:.0f} s: see the logs in {self.folder}")
-            await asyncio.sleep(_PAUSE_S)
 
     @property
     def recorder_config(self) -> Path:

@@ -6,7 +6,7 @@ Each act patches a class of `stream` in the process of a role, before it runs (`
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from model.change import Action
@@ -21,7 +21,7 @@ def early_ack() -> None:
 
     finish = Worker._finish
 
-    async def eager(self: Worker, message: Any, records: Records, rest: Awaitable[Any]) -> None:
+    async def eager(self: Worker, message: Any, records: Records, rest: Any) -> None:
         self.consumer.ack(message)
         await finish(self, message, records, rest)
 

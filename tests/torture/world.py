@@ -119,7 +119,7 @@ class World:
             entries = found.json().get("entries", []) if found.status_code == 200 else []
             account = str(answer.json()["id"]) if answer.status_code == 201 else str(entries[0]["id"]) if entries else ""
         while taken.elsewhere and (await self._at_box("PUT", f"/2.0/users/{account}", {"enterprise": None})).status_code not in (200, 404):
-            await asyncio.sleep(0.2)
+            continue
 
     async def _at_box(self, method: str, path: str, body: Json | None = None) -> httpx.Response:
         """An answer of any kind; 599 where the weather ate it."""
