@@ -145,6 +145,16 @@ def _users(entities: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(ids))
 
 
+def name_in(event: Mapping[str, Any], person: str) -> str:
+    """What an event calls a person (display name, login), for people's eyes only: others chose it, and it identifies nobody."""
+    targets = event.get("target")
+    for one in [*(targets if isinstance(targets, list) else ()), event.get("actor")]:
+        if isinstance(one, dict) and one.get("type") == "User" and one.get("id") == person:
+            texts = (one.get("displayName"), one.get("alternateId"))
+            return ", ".join(dict.fromkeys(text[:100] for text in texts if isinstance(text, str) and text and text != "unknown"))
+    return ""
+
+
 def digest(*parts: str) -> str:
     """A short stable id from its parts: 32 hex digits of SHA-256 over the parts joined by NUL."""
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:32]

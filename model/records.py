@@ -6,6 +6,7 @@ Rejected: one schema registry more to run. The words are pydantic models; JSON i
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -49,6 +50,13 @@ class Decision(Word):
     matched: dict[str, Any] = {}
     runbook: str = ""
     decided: datetime
+    #: What the event calls the person: for people's eyes only.
+    who: str = ""
+
+
+def called(decisions: Iterable[Decision]) -> str:
+    """What their events call the person. So a message has a name without asking anybody before somebody is told."""
+    return next((one.who for one in decisions if one.who), "")
 
 
 class Knock(Word):

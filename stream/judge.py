@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from model.decision import Finding, Moment, Response, Scope, Severity, Verdict
-from model.event import digest, is_safe_id
+from model.event import digest, is_safe_id, name_in
 from model.person import Word
 from model.records import Classified, Decision, EventRef, Knock, Notice, Order
 from model.settings import BrakeSettings
@@ -93,7 +93,7 @@ class Judge:
     def judge(self, event: Mapping[str, Any], verdict: Verdict, ref: EventRef, now: datetime) -> Judgement:
         ours = self._is_ours(event)
         notices: list[Notice] = []
-        decisions = tuple(self._decide(finding, ref, now, ours, notices) for finding in verdict.findings)
+        decisions = tuple(self._decide(event, finding, ref, now, ours, notices) for finding in verdict.findings)
         record = Classified(
             id=digest("classified", self.tenant, ref.uuid),
             tenant=self.tenant,
@@ -109,7 +109,9 @@ class Judge:
             self._knock(event, verdict, ref, judgement)
         return judgement
 
-    def _decide(self, finding: Finding, ref: EventRef, now: datetime, ours: bool, notices: list[Notice]) -> Decision:
+    def _decide(
+        self, event: Mapping[str, Any], finding: Finding, ref: EventRef, now: datetime, ours: bool, notices: list[Notice]
+    ) -> Decision:
         response, why, expired = finding.response, "", False
         if response is not Response.ALERT:
             age = now - (ref.published or ref.received)
@@ -130,16 +132,17 @@ class Judge:
             rule=finding.rule,
             rule_version=finding.rule_version,
             title=finding.title,
-            asked=finding.response,
+            asked=finding.asked or finding.response,
             response=response,
             severity=finding.severity,
             scope=finding.scope,
             downstream=finding.downstream,
             expired=expired,
-            why=why,
+            why="; ".join(reason for reason in (finding.why, why) if reason),
             matched=finding.matched,
             runbook=finding.runbook,
             decided=now,
+            who=name_in(event, finding.person) if finding.person else "",
         )
 
     def _restrain(self, person: str, now: datetime, ref: EventRef, notices: list[Notice]) -> tuple[Response, str]:

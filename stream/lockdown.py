@@ -19,7 +19,7 @@ from model.decision import Moment, Scope, Severity
 from model.errors import Fenced, PortcullisError, TemporaryError
 from model.event import digest
 from model.person import Hold, HoldState
-from model.records import Command, Decision, IncidentChanged, Knock, Order
+from model.records import Command, Decision, IncidentChanged, Knock, Order, called
 from model.settings import Settings
 from stream import topics
 from stream.books import HoldIndex, Latch, LatchKeeper, Removals
@@ -255,10 +255,11 @@ class LockdownRole(LaneRole):
         await self.publisher.send(topics.OUTCOMES, topics.person_key(tenant, person), record.to_bytes())
 
     async def _page(self, order: Order, incident: str | None, result: ContainmentResult) -> None:
+        who = called(order.decisions)
         await self.tell(
             order.tenant, "page", f"{order.kind} of {order.person}: {result.state}: {result.reason or result.code}", person=order.person,
             incident=incident, severity=Severity.CRITICAL, remedy="close the account by hand where it must be closed",
-            facts={"code": result.code, "targets": {one.target: one.state for one in result.targets}},
+            facts={"code": result.code, "targets": {one.target: one.state for one in result.targets}} | ({"who": who} if who else {}),
         )  # fmt: skip
 
     # --- the schedule -----------------------------------------------------------------------------------------------------
@@ -320,9 +321,12 @@ class LockdownRole(LaneRole):
     async def _settle_drift(self, due: Due, hold: Hold, drift: DriftResult) -> None:
         if drift.page:
             told = {one.target: one.state for one in drift.targets}
+            incident = self.keeper.latch(hold.tenant, hold.person).incident(hold.incident)
+            who = called(incident.decisions) if incident else ""
             await self.tell(
                 hold.tenant, "drift", f"{hold.person} was open again under a Hold: {told}", person=hold.person, incident=hold.incident,
-                severity=Severity.CRITICAL, remedy="find out who or what re-opened the account; it is closed again once", facts=told,
+                severity=Severity.CRITICAL, remedy="find out who or what re-opened the account; it is closed again once",
+                facts=told | ({"who": who} if who else {}),
             )  # fmt: skip
         number = due.number + 1
         closed = sorted({*due.only, *drift.closed_again})

@@ -29,7 +29,7 @@ from model.decision import Response, Severity
 from model.errors import CredentialsRefused, OutcomeUnknown, PermanentError, TemporaryError
 from model.event import digest
 from model.person import Word
-from model.records import Classified, Decision, EventRef, IncidentChanged, Notice, read_record
+from model.records import Classified, Decision, EventRef, IncidentChanged, Notice, called, read_record
 from stream import topics
 from stream.books import KafkaJournal
 from stream.broker import Broker, Publisher
@@ -228,7 +228,8 @@ class NotifyRole:
         except ValidationError:
             return  # the recorder quarantines it
         if isinstance(told, IncidentChanged):
-            one = Pending(told.incident, messages.incident(told), told.tenant, told.person, told.incident, {tp: record.offset}, 1, told.id)
+            message = messages.incident(told, person=called(told.decisions))
+            one = Pending(told.incident, message, told.tenant, told.person, told.incident, {tp: record.offset}, 1, told.id)
             self._desk.fold(one, urgent=True)
         elif isinstance(told, Notice) and (told.severity in _LOUD or told.topic == "breaker"):  # also that it closed again
             subject = digest("notice", told.tenant, told.topic, told.target or "", str(told.facts.get("code", "")), _hour(told.at))
@@ -242,7 +243,7 @@ class NotifyRole:
     @staticmethod
     def _alert(decision: Decision, event: EventRef, tp: TopicPartition, offset: int) -> Pending:
         subject = digest("alert", decision.tenant, decision.rule, _hour(decision.decided))
-        message = messages.alert(decision, event=event)
+        message = messages.alert(decision, event=event, person=decision.who)
         return Pending(subject, message, decision.tenant, decision.person or "", None, {tp: offset}, 1, decision.id)
 
     async def _say(self) -> None:

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from handlers.protected import ProtectedList, load_protected
 from model.decision import Finding, Moment, Response, Scope, Severity, Verdict
-from model.records import EventRef
+from model.records import EventRef, called
 from model.settings import BrakeSettings
 from stream.judge import BrakeState, Judge, Judgement, LockdownBrake
 from tests.handlers.fakes import NOON
@@ -77,6 +77,39 @@ def test_knocks_have_no_age() -> None:
     judgement = judged(verdict(life=Moment.LEAVE), published=NOON - timedelta(days=90))
     assert [one.person for one in judgement.knocks] == ["00uann"]
     assert [one.kind for one in judgement.orders] == ["close"]
+
+
+def test_why_a_guard_lowered_a_response_is_kept_beside_why_we_did() -> None:
+    lowered = finding(response=Response.APPROVE, asked=Response.LOCKDOWN, why="on holiday")
+    fresh, old = judged(verdict(lowered)), judged(verdict(lowered), published=NOON - timedelta(days=1))
+    (decision,), (expired,) = fresh.record.decisions, old.record.decisions
+    assert (decision.asked, decision.response, decision.why) == (Response.LOCKDOWN, Response.APPROVE, "on holiday")
+    assert (expired.asked, expired.response) == (Response.LOCKDOWN, Response.ALERT)
+    assert expired.why.startswith("on holiday; the event is 86400 s old")
+
+
+ANN_AS_TOLD = {"id": "00uann", "type": "User", "displayName": "Ann Lee", "alternateId": "ann@acme.test"}
+
+
+@pytest.mark.parametrize(
+    ("event", "who"),
+    [
+        ({"target": [{"id": "00uann", "type": "AppUser", "displayName": "Not this"}, ANN_AS_TOLD]}, "Ann Lee, ann@acme.test"),
+        ({"target": None, "actor": ANN_AS_TOLD}, "Ann Lee, ann@acme.test"),
+        ({"target": [ANN_AS_TOLD | {"displayName": None}]}, "ann@acme.test"),
+        ({"target": [ANN_AS_TOLD | {"displayName": ["x"], "alternateId": "unknown"}]}, ""),
+        ({"target": [ANN_AS_TOLD | {"displayName": "x" * 5000}]}, "x" * 100 + ", ann@acme.test"),
+        ({"target": [ANN_AS_TOLD | {"displayName": "a\ud800"}]}, "a\ud800, ann@acme.test"),
+        ({"target": [ANN_AS_TOLD | {"id": "00ubob"}], "actor": "x"}, ""),
+        ({}, ""),
+    ],
+)
+def test_a_decision_says_what_the_event_calls_the_person(event: dict[str, Any], who: str) -> None:
+    judgement = judged(verdict(finding()), event=event)
+    assert judgement.record.decisions[0].who == who
+    (order,) = judgement.orders
+    assert called(order.decisions) == who
+    assert order.to_bytes()
 
 
 # --- whom ------------------------------------------------------------------------------------------------------------------
