@@ -19,7 +19,7 @@ from rules.offline import classify_lines
 from rules.ruleset import RuleSet
 from stream import check as checking
 from stream import preview
-from stream.cli.common import CONFIG, JSON, console, errors, inert, print_json, run_async, table
+from stream.cli.common import CONFIG, JSON, console, errors, inert, print_csv, print_json, run_async, table
 
 
 @click.group()
@@ -31,12 +31,15 @@ def audit() -> None:
 @CONFIG
 @click.argument("query")
 @JSON
-def audit_sql(config: Path, query: str, as_json: bool) -> None:
+@click.option("--csv", "as_csv", is_flag=True, help="CSV for spreadsheets: what would be a formula there is text.")
+def audit_sql(config: Path, query: str, as_json: bool, as_csv: bool) -> None:
     """Run one SELECT over the audit trail: asks the running recorder, or opens the file where none runs.
 
     \b
     portcullis audit sql "SELECT person, target, change, status FROM actions ORDER BY intended DESC LIMIT 20"
     """
+    if as_json and as_csv:
+        raise ConfigurationError("--json or --csv, not both")
     settings = load(config).audit
     try:
         rows = ask(settings.path, query, timeout_s=settings.sql_timeout_s, memory_limit=settings.memory_limit)
@@ -49,6 +52,8 @@ def audit_sql(config: Path, query: str, as_json: bool) -> None:
         errors.print(Text(rows.notice, style="yellow"))
     if as_json:
         print_json(list(rows))
+    elif as_csv:
+        print_csv(rows)
     else:
         table("", list(rows[0]) if rows else (), (row.values() for row in rows), empty="no rows")
 

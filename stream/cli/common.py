@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ CONFIG = click.option(
     show_default=True,
     help="The configuration (TOML).",
 )
+#: What begins a formula somewhere, in full width too.
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table, for programs.")
 
 
@@ -47,6 +50,23 @@ class Command(click.Group):
 def print_json(value: Any) -> None:
     """ASCII JSON: lone surrogates and control characters stay escaped."""
     click.echo(json.dumps(value, ensure_ascii=True, default=str))
+
+
+def print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
+    """CSV with a head, for spreadsheets."""
+    if rows:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow([csv_cell(name) for name in rows[0]])
+        writer.writerows([csv_cell(value) for value in row.values()] for row in rows)
+
+
+def csv_cell(value: object) -> str:
+    """A text that a spreadsheet would take for a formula begins with an apostrophe (OWASP: CSV injection). Numbers stay numbers; what a
+    terminal would act on is replaced, line breaks too."""
+    if value is None or isinstance(value, bool | int | float):
+        return "" if value is None else str(value)
+    text = inert(value if isinstance(value, str) else json.dumps(value, ensure_ascii=True, default=str))
+    return f"'{text}" if text.lstrip().startswith(_FORMULA) else text
 
 
 def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]], *, empty: str = "nothing") -> None:
