@@ -69,4 +69,4 @@ class Verdict:
 
     @property
     def is_silent(self) -> bool:
-        return self.moment is Moment.NONE and not self.people and not self.findings
+        return self.moment is Moment.NONE and not self.people and not self.findings and not self.shadow

@@ -52,6 +52,8 @@ class Decision(Word):
     decided: datetime
     #: What the event calls the person: for people's eyes only.
     who: str = ""
+    #: Of a rule on trial: recorded with what it asked for, told to nobody, acted on by nobody. `why` begins with "shadow".
+    shadow: bool = False
 
 
 def called(decisions: Iterable[Decision]) -> str:

@@ -95,7 +95,8 @@ def run_cases(ruleset: RuleSet, lifecycle: Lifecycle) -> Iterator[CaseResult]:
 def _run(case: Case, classifier: Classifier) -> CaseResult:
     findings: list[Finding] = []
     for event in case.events:
-        findings.extend(classifier.observe(event).findings)
+        verdict = classifier.observe(event)
+        findings += (*verdict.findings, *verdict.shadow)
     fired = frozenset(one.rule for one in findings)
     if missing := case.fires - fired:
         return CaseResult(case, fired, f"did not fire: {', '.join(sorted(missing))}")

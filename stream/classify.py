@@ -153,7 +153,7 @@ class ClassifyRole:
 
     def leaves_alone(self, verdict: Verdict) -> bool:
         """Nothing of a silent event is published."""
-        return verdict.moment is Moment.NONE and not verdict.findings
+        return verdict.moment is Moment.NONE and not verdict.findings and not verdict.shadow
 
     async def _tick(self) -> None:
         """Windows that end while no event comes (absences), once the log is read to its end: event time then keeps pace with the clock."""
@@ -174,7 +174,11 @@ class ClassifyRole:
                     event_type="portcullis.window",
                     received=now,
                 )
-                verdict = Verdict(moment_of(found), Moment.NONE, (found.person,) if found.person else (), (found,))
+                whom = (found.person,) if found.person else ()
+                if self.minds.is_shadow(tenant, found.rule):
+                    verdict = Verdict(Moment.NONE, Moment.NONE, whom, shadow=(found,))
+                else:
+                    verdict = Verdict(moment_of(found), Moment.NONE, whom, (found,))
                 judgement = self._judge(tenant).judge({}, verdict, ref, now)
                 await self._keep_brakes()
                 pending += await self._publish(judgement)

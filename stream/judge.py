@@ -1,5 +1,7 @@
 """From a verdict to what is published: decisions with age, brakes and guards applied once (D3, D19), orders, knocks, one record.
 
+A rule on trial (`shadow`) is judged like any other, but for the brake, which it must not use up; what would have become of it stands in
+`why`, and the decision that is recorded orders nothing.
 Pure but for the brake's memory: no Kafka, no clock of its own. What lowers a response is said in `why`, never silent.
 """
 
@@ -93,7 +95,11 @@ class Judge:
     def judge(self, event: Mapping[str, Any], verdict: Verdict, ref: EventRef, now: datetime) -> Judgement:
         ours = self._is_ours(event)
         notices: list[Notice] = []
-        decisions = tuple(self._decide(event, finding, ref, now, ours, notices) for finding in verdict.findings)
+        decisions = tuple(
+            self._decide(event, finding, ref, now, ours, notices, shadow)
+            for findings, shadow in ((verdict.findings, False), (verdict.shadow, True))
+            for finding in findings
+        )
         record = Classified(
             id=digest("classified", self.tenant, ref.uuid),
             tenant=self.tenant,
@@ -110,7 +116,14 @@ class Judge:
         return judgement
 
     def _decide(
-        self, event: Mapping[str, Any], finding: Finding, ref: EventRef, now: datetime, ours: bool, notices: list[Notice]
+        self,
+        event: Mapping[str, Any],
+        finding: Finding,
+        ref: EventRef,
+        now: datetime,
+        ours: bool,
+        notices: list[Notice],
+        shadow: bool = False,
     ) -> Decision:
         response, why, expired = finding.response, "", False
         if response is not Response.ALERT:
@@ -123,7 +136,11 @@ class Judge:
             elif ours:
                 response, why = Response.ALERT, "we did this ourselves"
         if response is Response.LOCKDOWN and finding.person is not None:
-            response, why = self._restrain(finding.person, now, ref, notices)
+            response, why = self._restrain(finding.person, now, ref, notices, shadow)
+        asked, reasons = finding.asked or finding.response, [reason for reason in (finding.why, why) if reason]
+        if shadow:
+            would, response = response, Response.ALERT
+            reasons = [f"shadow: {would.value} ({'; '.join(reasons)})" if reasons else "shadow"]
         return Decision(
             id=digest("decision", self.tenant, ref.uuid, finding.rule, finding.person or ""),
             tenant=self.tenant,
@@ -132,24 +149,27 @@ class Judge:
             rule=finding.rule,
             rule_version=finding.rule_version,
             title=finding.title,
-            asked=finding.asked or finding.response,
+            asked=asked,
             response=response,
             severity=finding.severity,
             scope=finding.scope,
             downstream=finding.downstream,
             expired=expired,
-            why="; ".join(reason for reason in (finding.why, why) if reason),
+            why="; ".join(reasons),
             matched=finding.matched,
             runbook=finding.runbook,
             decided=now,
             who=name_in(event, finding.person) if finding.person else "",
+            shadow=shadow,
         )
 
-    def _restrain(self, person: str, now: datetime, ref: EventRef, notices: list[Notice]) -> tuple[Response, str]:
+    def _restrain(self, person: str, now: datetime, ref: EventRef, notices: list[Notice], shadow: bool) -> tuple[Response, str]:
         if not self.shield.is_trusted:
             return Response.APPROVE, "the protected list cannot be trusted: nobody is locked without approval"
         if self.shield.is_protected(self.tenant, person):
             return Response.APPROVE, "a protected person is never locked by itself"
+        if shadow:
+            return Response.LOCKDOWN, ""
         may, tripped = self.brake.admit(person, now, self.active)
         if tripped:
             notices.append(self._tripped(now, ref))

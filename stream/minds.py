@@ -67,6 +67,11 @@ class Minds:
         found = {tenant: mind.classifier.tick(now) for tenant, mind in self._minds.items()}
         return {tenant: findings for tenant, findings in found.items() if findings}
 
+    def is_shadow(self, tenant: str, rule: str) -> bool:
+        """Whether a rule of the tenant is on trial."""
+        mind = self._minds.get(tenant)
+        return mind is not None and rule in mind.classifier.ruleset.shadowed
+
     def replace_rules(self, make: Callable[[str], Classifier]) -> None:
         """Hot reload: rules that did not change keep their memory."""
         self._make, self._stateless = make, make("")

@@ -237,7 +237,7 @@ class NotifyRole:
             self._desk.fold(one, urgent=told.severity is Severity.CRITICAL)
         elif isinstance(told, Classified):
             for decision in told.decisions:
-                if decision.response is Response.ALERT:
+                if decision.response is Response.ALERT and not decision.shadow:
                     self._desk.fold(self._alert(decision, told.event, tp, record.offset), urgent=False)
 
     @staticmethod

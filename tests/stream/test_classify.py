@@ -18,6 +18,7 @@ from handlers.protected import ProtectedList
 from model.decision import Finding, Moment, Response, Scope, Severity, Verdict
 from model.records import Knock, Order
 from model.settings import Settings
+from rules.ruleset import RuleSet
 from stream import topics
 from stream.classify import ClassifyRole
 from stream.judge import BrakeState
@@ -53,6 +54,7 @@ class Rules:
 
     def __init__(self) -> None:
         self.ended: tuple[Finding, ...] = ()
+        self.ruleset = RuleSet([])
 
 
 def event(uuid: str, **facts: Any) -> bytes:
