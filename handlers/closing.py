@@ -79,7 +79,9 @@ NOTHING: frozenset[ChangeKind] = frozenset()
 class Closure:
     """What one containment shares between its targets. `person` is read once, and only if some target needs it. `brake`: a leaver's
     closing is counted as a removal, a lockdown is not (D19). `begin` is durable together with the first intent at each target, as the
-    Hold's restore state is. `at_shut`: see ALL."""
+    Hold's restore state is. `at_shut`: see ALL. `suspended`: targets that acknowledged the suspension to an earlier try: it is not called
+    for again, whatever a look says (a directory may lag). `blind`: a known account whose look fails is closed unseen; a leaver's is not,
+    since what another order has closed would be called for twice."""
 
     about: About
     scope: Scope
@@ -88,6 +90,8 @@ class Closure:
     brake: RemovalBrake | None = None
     begin: Callable[[], Awaitable[None]] | None = None
     at_shut: frozenset[ChangeKind] = ALL
+    suspended: frozenset[str] = frozenset()
+    blind: bool = True
 
 
 class AccountCloser:
@@ -151,11 +155,15 @@ class AccountCloser:
         result = TargetResult(target.name, "closed", account.id, started=started, looked=looked if found.seen else None)
         if self.protected.is_ours(target.name, account.id):
             return replace(result, state="refused", code="ours", reason="our own service identity", page=True)
+        if not (found.seen or closure.blind):
+            return replace(result, state="failed", code="unread", reason="no answer to a look", retry=True)
         changes = target.closing(account, closure.scope)
-        if found.seen and not account.active:
+        if target.name in closure.suspended:
+            changes = tuple(change for change in changes if change.kind is not ChangeKind.DEACTIVATE)
+        elif found.seen and not account.active:
             changes = tuple(change for change in changes if change.kind in closure.at_shut)
-            if not changes:
-                return replace(result, reason="shut already")
+        if not changes:
+            return replace(result, reason="shut already")
         if account.privileged:
             changes = tuple(change for change in changes if change.kind is ChangeKind.END_SESSIONS)
         if closure.brake is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol
 
-from model.change import Action
+from model.change import Action, ActionStatus, ChangeKind
 from model.person import Hold
 
 #: closed: all calls answered. nothing: no account, so nothing to close. restored: what was there before stands again.
@@ -55,6 +55,17 @@ class ContainmentResult:
     @property
     def retry(self) -> frozenset[str]:
         return frozenset(one.target for one in self.targets if one.retry)
+
+    @property
+    def suspended(self) -> frozenset[str]:
+        """Targets to be tried again that have acknowledged the suspension: only the rest is left."""
+        done = (ActionStatus.DONE, ActionStatus.ALREADY)
+        suspension = ChangeKind.DEACTIVATE.value
+        return frozenset(
+            one.target
+            for one in self.targets
+            if one.retry and any(a.status in done and a.change.startswith(suspension) for a in one.actions)
+        )
 
     @property
     def delay(self) -> float | None:

@@ -77,10 +77,11 @@ class Lockdown:
         on_target: OnTarget | None = None,
         *,
         only: Collection[str] | None = None,
+        suspended: Collection[str] = (),
         attempt: int = 1,
     ) -> ContainmentResult:
         """Contains one person. `hold` is needed with scope `full` and must be None with `sessions` (D15). `only` names the targets of
-        a retry. `attempt` > 1, a retry or an order that was delivered once more, does not suspend again what a look shows shut. An
+        a retry, `suspended` what the tries before it have achieved (`result.suspended`). `attempt` > 1, a retry or an order that was delivered once more, does not suspend again what a look shows shut. An
         order `again` (D11) closes what provisioning opened before it saw the Hold, and nothing else: never Okta, which it does not open.
         Raises Fenced, and what journal and writer raise (nothing was called at a target whose intent is not durable).
         """
@@ -104,11 +105,18 @@ class Lockdown:
         closure = self._closure(about, order.scope)
         closure.keeper = keeper
         closure.at_shut = NOTHING if order.kind == "again" else SESSIONS if attempt > 1 else ALL
+        closure.suspended = frozenset(suspended)
         results = await _all(self.closer.close(one, closure, on_target) for one in chosen)
         return summed(results, keeper.hold if keeper else hold)
 
     async def close(
-        self, order: Order, on_target: OnTarget | None = None, *, only: Collection[str] | None = None, attempt: int = 1
+        self,
+        order: Order,
+        on_target: OnTarget | None = None,
+        *,
+        only: Collection[str] | None = None,
+        suspended: Collection[str] = (),
+        attempt: int = 1,
     ) -> ContainmentResult:
         """Closes a leaver everywhere but in Okta. Superseded where the person is back (`stale` where Okta's directory may lag its log:
         worth another look, D6), or suspended by a Hold of ours (D5). What is shut already stays uncalled; where a closing had begun and
@@ -135,6 +143,7 @@ class Lockdown:
             unfinished = await self.closings.is_unfinished(order.tenant, order.person)
             closure.begin = _once(partial(self.closings.begin, order.tenant, order.person, order.id))
         closure.at_shut = SESSIONS if unfinished else NOTHING
+        closure.suspended, closure.blind = frozenset(suspended), False
         result = summed(await _all(self.closer.close(one, closure, on_target) for one in chosen))
         if self.closings is not None and not result.retry:
             await self.closings.end(order.tenant, order.person)

@@ -152,8 +152,7 @@ class LockdownRole(LaneRole):
     async def _plan_rest(self, due: Due, result: ContainmentResult) -> None:
         hold = result.hold.id if result.hold is not None else None
         if result.retry:
-            due = due.model_copy(update={"only": tuple(sorted(result.retry)), "hold": hold})
-            await self.again(due, result.reason, result.code, result.delay)
+            await self.again(_rest(due, result).model_copy(update={"hold": hold}), result.reason, result.code, result.delay)
         else:
             await self.schedule.drop(due.tenant, due.person, due.slot)
         if hold is not None and result.state != "refused" and self.schedule.get(due.tenant, due.person, READ_BACK) is None:
@@ -191,7 +190,7 @@ class LockdownRole(LaneRole):
         if result.code == "fenced":
             raise Fenced(result.reason)
         if result.retry:
-            await self.again(due.model_copy(update={"only": tuple(sorted(result.retry))}), result.reason, result.code, result.delay)
+            await self.again(_rest(due, result), result.reason, result.code, result.delay)
         elif result.code == STALE and due.code != STALE:
             await self.again(due, result.reason, STALE, self._settings.safety.second_look_s)
         else:
@@ -288,13 +287,15 @@ class LockdownRole(LaneRole):
     async def _contain_later(self, due: Due) -> None:
         order: Order = Order.from_bytes(due.original)
         hold = self._hold(due)
-        result = await self._engine.contain(order, hold, due.incident or "", only=due.only or None, attempt=due.attempts + 1)
+        result = await self._engine.contain(
+            order, hold, due.incident or "", only=due.only or None, suspended=due.suspended, attempt=due.attempts + 1
+        )
         await self._settle(due, order, result)
 
     async def _close_again(self, due: Due) -> None:
         order: Order = Order.from_bytes(due.original)
         try:
-            result = await self._engine.close(order, only=due.only or None, attempt=due.attempts + 1)
+            result = await self._engine.close(order, only=due.only or None, suspended=due.suspended, attempt=due.attempts + 1)
         except TemporaryError as error:
             await self.again(due, str(error), type(error).__name__, error.delay)
             return
@@ -399,6 +400,12 @@ class LockdownRole(LaneRole):
             hold, actor=command.actor, reason=command.reason, only=due.only or None, attempt=due.attempts + 1
         )
         await self._settle_release(command, hold, result, due.attempts)
+
+
+def _rest(due: Due, result: ContainmentResult) -> Due:
+    """What a try has left, with what it and those before it have achieved."""
+    suspended = result.retry & {*due.suspended, *result.suspended}
+    return due.model_copy(update={"only": tuple(sorted(result.retry)), "suspended": tuple(sorted(suspended))})
 
 
 def _is_unreleased(latch: Latch, hold: Hold) -> bool:

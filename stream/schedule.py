@@ -31,7 +31,7 @@ Kind = Literal["retry", "look", "read_back", "parked"]
 class Due(Word):
     """One entry. `slot` is a target's name in the provision lane; `contain`, `close`, `release`, `read_back` in the lockdown lane.
     `payload` is the original order, knock or command as it came, kept with parked work too (P3): text, or base64 where it is none.
-    `number` counts a Hold's read-backs."""
+    `number` counts a Hold's read-backs. `suspended`: targets of `only` where nothing but the rest of the closing is left."""
 
     lane: Lane
     tenant: str
@@ -49,6 +49,7 @@ class Due(Word):
     event_uuid: str | None = None
     payload: str = ""
     number: int = 0
+    suspended: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
