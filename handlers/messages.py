@@ -59,6 +59,7 @@ _NOTICES = {
     "left": "Access is closed",
     "clock": "The clock is off",
     "source": "The source is unwell",
+    "rules": "The rules in use",
 }
 
 

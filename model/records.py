@@ -176,6 +176,7 @@ class Notice(_Record):
         "left",
         "clock",
         "source",
+        "rules",
     ]
     severity: Severity = Severity.MEDIUM
     person: str | None = None

@@ -27,6 +27,7 @@ from stream import topics
 from stream.broker import Broker, Publisher
 from stream.judge import BrakeState, Judge, Judgement, LockdownBrake, Shield
 from stream.minds import Minds
+from stream.rulebook import Rulebook
 from stream.state import Follower, State
 from stream.worker import Records, Worker
 
@@ -58,6 +59,9 @@ class ClassifyRole:
         #: Done when everything published so far is acknowledged: a snapshot is kept only after that.
         self._settled: asyncio.Future[Any] | None = None
         self._ticking: asyncio.Task[None] | None = None
+        #: Where the rules are looked at again; None: those of the start stay.
+        self.rulebook: Rulebook | None = None
+        self._reading: asyncio.Task[None] | None = None
         self._brakes = State(broker, self._publisher, topics.BRAKES, self._brake_changed)
         self._counts = Follower(broker, topics.COUNTS)
         self._judges: dict[str, Judge] = {}
@@ -73,11 +77,14 @@ class ClassifyRole:
             await self._windows.start()
         await self.worker.start()
         self._ticking = asyncio.create_task(self._tick(), name="correlation clock")
+        if self.rulebook is not None:
+            self._reading = asyncio.create_task(self.rulebook.run_forever(self.minds.replace_rules, self._tell), name="rulebook")
 
     async def stop(self) -> None:
-        if self._ticking is not None:
-            self._ticking.cancel()
-            await asyncio.gather(self._ticking, return_exceptions=True)
+        for task in (self._ticking, self._reading):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
         await self.worker.stop()
         if self._windows is not None:
             await self._windows.stop()
@@ -210,6 +217,9 @@ class ClassifyRole:
                 if judge.brake.changed:
                     judge.brake.changed = False
                     await self._brakes.write(f"lockdown:{tenant}", judge.brake.state.to_bytes())
+
+    async def _tell(self, notice: Notice) -> None:
+        await (await self._publisher.begin(topics.OUTCOMES, topics.person_key(notice.tenant, ""), notice.to_bytes()))
 
     async def _publish(self, judgement: Judgement) -> list[asyncio.Future[Any]]:
         record = judgement.record

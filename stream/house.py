@@ -26,7 +26,8 @@ from rules.guards import GuardSettings, OwnActor
 from rules.lifecycle import Lifecycle
 from rules.lower import Guards
 from rules.policy import Policy
-from rules.ruleset import RuleSet
+from rules.reload import Reloader
+from rules.ruleset import BUILT_IN, RuleSet
 from stream import topics
 from stream.books import Links
 from stream.breakers import BreakerNews
@@ -37,6 +38,7 @@ from stream.notify import NotifyRole
 from stream.poller import Poller
 from stream.provision import ProvisionRole
 from stream.record import RecordRole
+from stream.rulebook import Rulebook
 from stream.state import State
 from stream.sweep import Sweep
 
@@ -208,8 +210,16 @@ def _provision(house: House, policy: Policy) -> ProvisionRole:
 
 
 def _classifier(house: House, ruleset: RuleSet | None) -> ClassifyRole:
-    make = classifier_maker(house, ruleset or load_rules(house.settings))
-    return ClassifyRole(house.broker, house.settings, make, house.protected, house.own_actors, house.clock)
+    settings = house.settings
+    ruleset = load_rules(settings) if ruleset is None else ruleset
+    make = classifier_maker(house, ruleset)
+    role = ClassifyRole(house.broker, settings, make, house.protected, house.own_actors, house.clock)
+    folder = settings.rules.detections or BUILT_IN
+    if ruleset.folder == folder:  # a set that was handed in is not looked for anywhere
+        watched = [folder] + ([settings.rules.guards] if settings.rules.guards else [])
+        reloader = Reloader(ruleset, lambda: load_rules(settings), watched)
+        role.rulebook = Rulebook(reloader, partial(classifier_maker, house), settings.okta, house.clock)
+    return role
 
 
 def load_rules(settings: Settings) -> RuleSet:

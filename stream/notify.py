@@ -47,6 +47,8 @@ _CHANNEL = frozenset({"channel_not_found", "not_in_channel", "is_archived", "res
 #: What only has to be told is rewritten no more often than this.
 UPDATE_S = 30.0
 _LOUD = (Severity.HIGH, Severity.CRITICAL)
+#: Also told when all is well again: whoever read that a breaker opened, or that rules were refused, must not be left with that.
+_SETTLED = ("breaker", "rules")
 
 
 class Sender(Protocol):
@@ -231,7 +233,7 @@ class NotifyRole:
             message = messages.incident(told, person=called(told.decisions))
             one = Pending(told.incident, message, told.tenant, told.person, told.incident, {tp: record.offset}, 1, told.id)
             self._desk.fold(one, urgent=True)
-        elif isinstance(told, Notice) and (told.severity in _LOUD or told.topic == "breaker"):  # also that it closed again
+        elif isinstance(told, Notice) and (told.severity in _LOUD or told.topic in _SETTLED):
             subject = digest("notice", told.tenant, told.topic, told.target or "", str(told.facts.get("code", "")), _hour(told.at))
             one = Pending(subject, messages.notice(told), told.tenant, told.person or "", told.incident, {tp: record.offset}, 1, told.id)
             self._desk.fold(one, urgent=told.severity is Severity.CRITICAL)
