@@ -1,0 +1,62 @@
+"""A process that slept through its session wakes up with work in hand: somebody else has done it, and it must not do it again (D12)."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from tests.stream.fakes import until
+from tests.stream.frozen import SESSION_S, WORK_S, Acting
+from tests.support.kafka_fixtures import Kafka
+
+pytestmark = pytest.mark.kafka
+
+
+async def heard(process: Process, word: str) -> list[str]:
+    """What the process says, up to that word."""
+    assert process.stdout is not None
+    said: list[str] = []
+    async with asyncio.timeout(40):
+        while word not in said:
+            line = (await process.stdout.readline()).decode().strip()
+            assert line, f"it ended after {said}"
+            said.append(line)
+    return said
+
+
+@pytest.mark.fault(34)
+async def test_a_process_woken_after_its_session_acts_on_nothing(kafka: Kafka, root: Path) -> None:
+    topic, group = kafka.name("frozen"), kafka.name("group")
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+    await admin.start()
+    await admin.create_topics([NewTopic(topic, 1, 1)])
+    await admin.close()
+    command = (sys.executable, "-m", "tests.stream.frozen", kafka.bootstrap, group, topic)
+    process = await asyncio.create_subprocess_exec(*command, cwd=root, stdout=PIPE)
+    done: list[str] = []
+    other = Acting(kafka.bootstrap, group, topic, done.append)
+    try:
+        await heard(process, "assigned")
+        async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap) as producer:
+            await producer.send_and_wait(topic, b"x", key=b"acme:00uann")
+        await heard(process, "begun")
+        process.send_signal(signal.SIGSTOP)
+        await other.worker.start()
+        await until(lambda: "acted" in done, SESSION_S + WORK_S + 30)
+        process.send_signal(signal.SIGCONT)
+        said = await heard(process, "fenced")
+        assert "acted" not in said
+        await asyncio.sleep(WORK_S + 1)
+        assert done.count("acted") == 1, "what was done is acknowledged: nobody does it again"
+    finally:
+        process.send_signal(signal.SIGCONT)
+        process.kill()
+        await process.wait()
+        await other.worker.stop()
