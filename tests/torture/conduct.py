@@ -31,8 +31,8 @@ Say = Callable[[str], None]
 
 @dataclass(slots=True)
 class Outcome:
-    """`recovery_s`: from the last kill until no role had anything left to read; None where that did not come. `left`: what was still
-    due when patience ended."""
+    """`recovery_s`: from the last kill until no role had anything left to read (Slack aside, which takes a message a second); None where
+    that did not come. `left`: what was still due when patience ended."""
 
     kills: int = 0
     broker_kills: int = 0
@@ -153,11 +153,9 @@ class Conductor:
     async def _busy(self, one: Desk) -> list[str]:
         lags = await self._fleet.lags()
         behind = [f"{name} {'does not say' if lag is None else f'lags {lag}'}" for name, lag in sorted(lags.items()) if lag != 0]
-        if not [name for name in behind if "notifier" not in name]:
-            if self.outcome.recovery_s is None:
-                self.outcome.recovery_s = time.time() - (self.outcome.last_kill or self._began + self._script.length_s)
-        else:
-            self.outcome.recovery_s = None
+        caught_up = not [name for name in behind if "notifier" not in name]
+        if caught_up and self.outcome.recovery_s is None:
+            self.outcome.recovery_s = time.time() - (self.outcome.last_kill or self._began + self._script.length_s)
         return behind or await self._due(one)
 
     @staticmethod

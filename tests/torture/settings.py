@@ -31,7 +31,7 @@ _SAFETY: Json = {
     "read_back_after_s": 3,
     "second_look_s": 1.5,
     "transfer_hold_s": 3,
-    "batch_patience_s": 8,
+    "batch_patience_s": 15,
     "retry_first_s": 0.5,
     "retry_longest_s": 8,
 }
