@@ -6,6 +6,7 @@ For each event type the rules that can match it, and what is left to ask of them
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,6 +16,7 @@ import orjson
 from model.decision import Finding, Moment, Response, Severity, Verdict
 from model.event import PersonRule
 from rules.correlation.correlator import Correlator
+from rules.correlation.node import NO_VALUE
 from rules.correlation.node import Node as Correlation
 from rules.correlation.observation import Observation, time_of
 from rules.correlation.seen import FirstSeen
@@ -24,7 +26,8 @@ from rules.person import people_of
 from rules.record import matched
 from rules.rule import Rule
 from rules.ruleset import RuleSet
-from rules.sigma.expression import Check, Node, compiled, evidence_of
+from rules.sigma.expression import Node, evidence_of
+from rules.sigma.program import Got, Read, program
 
 #: Okta has 1,274 event types; beyond this many, a type's plan is worked out anew each time.
 _MOST_PLANS = 8192
@@ -44,24 +47,16 @@ class _Step:
     gate: FirstSeen | None
     seen: FirstSeen | None
     learners: tuple[FirstSeen, ...]
-    feeds: tuple[tuple[Correlation, int], ...]
-
-    @property
-    def is_plain(self) -> bool:
-        """Needs no state."""
-        return self.seen is None and not self.learners and not self.feeds
-
-
-#: What is left to ask for a type, and the rules that ask just that.
-_Asked = tuple[tuple[Check, tuple[_Step, ...]], ...]
+    #: Correlation, member, and the places of its key and value among what the plan reads (None: the correlation reads for itself).
+    feeds: tuple[tuple[Correlation, int, int | None, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
     moment: Moment
     person: PersonRule
-    plain: _Asked
-    stateful: _Asked
+    #: What an event of the type matches: the rules that ask the same stand together.
+    matches: Callable[[dict[str, Any]], tuple[list[tuple[_Step, ...]], tuple[Got, ...]]]
     #: The guards learn from this type.
     notes: bool
     #: Verdicts of events that no rule matched, by the people they name.
@@ -82,13 +77,7 @@ class Classifier:
         """Moment, people and findings of one event as `model.event.decode` gives it, without any state: correlations, first-seen and
         absences say nothing, guards are not asked. Never raises."""
         plan = self._plan_for(event)
-        found = [
-            finding(step.rule, event)
-            for check, steps in (*plan.plain, *plan.stateful)
-            if check(event)
-            for step in steps
-            if step.reports and step.gate is None
-        ]
+        found = [finding(step.rule, event) for steps in plan.matches(event)[0] for step in steps if step.reports and step.gate is None]
         return _verdict(plan, people_of(event, plan.person), found, self.ruleset)
 
     def observe(self, event: dict[str, Any], received: datetime | None = None) -> Verdict:
@@ -96,20 +85,14 @@ class Classifier:
         time closes, stand with it (D32). `received` is when it came (None: unknown, offline). Never raises."""
         plan = self._plan_for(event)
         found: list[Finding] = []
-        seen: Observation | None = None
-        if plan.stateful or plan.notes or self.correlator.closing:
+        matches, read = plan.matches(event)
+        if matches or plan.notes or self.correlator.closing:
             seen = Observation(event, time_of(event, received, self.correlator.clock))
             if self.correlator.closing:
                 found.extend(self.correlator.advance(seen.time, seen))
             elif seen.time > self.correlator.clock:
                 self.correlator.clock = seen.time
-        for check, steps in plan.plain:
-            if check(event):
-                seen = seen or Observation(event, time_of(event, received, self.correlator.clock))
-                found.extend(self._guarded(step.rule, finding(step.rule, event), seen) for step in steps)
-        if seen is not None:
-            if plan.stateful:
-                self._stateful(plan, seen, found)
+            self._follow(matches, read, seen, found)
             if plan.notes and self._guards is not None:
                 self._guards.note(seen)
         return _verdict(plan, people_of(event, plan.person), found, self.ruleset)
@@ -134,12 +117,11 @@ class Classifier:
             self._guards.load(orjson.loads(snapshot[4 : 4 + size]))
         return self.correlator.restore(snapshot[4 + size :])
 
-    def _stateful(self, plan: _Plan, seen: Observation, found: list[Finding]) -> None:
+    def _follow(self, matches: list[tuple[_Step, ...]], read: tuple[Got, ...], seen: Observation, found: list[Finding]) -> None:
+        """Takes every match where it goes: to a finding, to what was seen before, to correlations."""
         learnt: list[FirstSeen] = []
         event, clock = seen.event, self.correlator.clock
-        for check, steps in plan.stateful:
-            if not check(event):
-                continue
+        for steps in matches:
             for step in steps:
                 if step.learners:
                     learnt.extend(step.learners)
@@ -148,8 +130,16 @@ class Classifier:
                     continue
                 if step.reports:
                     found.append(self._guarded(step.rule, finding(step.rule, event, first), seen))
-                for node, member in step.feeds:
-                    if completed := node.feed(member, seen, clock):
+                for node, member, at, value_at in step.feeds:
+                    key = None if at is None else read[at]
+                    value = NO_VALUE if value_at < 0 else read[value_at]
+                    if key.__class__ is tuple and value.__class__ is tuple:
+                        completed = node.feed_one(member, key, value, seen, clock)
+                    elif key is False or value is False:
+                        continue
+                    else:
+                        completed = node.feed(member, seen, clock)
+                    if completed:
                         for one in self.correlator.completed(node, completed, step.rule.match_id, seen):
                             found.append(self._guarded(self.ruleset.rules_by_id[one.rule], one, seen))
         for known in learnt:
@@ -167,17 +157,16 @@ class Classifier:
 
     def _plan(self, event_type: str) -> _Plan:
         moment, person = self._lifecycle.of(event_type)
-        plain: dict[Node, list[_Step]] = {}
-        stateful: dict[Node, list[_Step]] = {}
+        asked: dict[Node, list[_Step]] = {}
+        reads: dict[Read, int] = {}
         for rule in self.ruleset:
-            asked = None if rule.expression is None else rule.expression.for_type(event_type)
-            if asked is not None and (step := self._step(rule)) is not None:
-                (plain if step.is_plain else stateful).setdefault(asked, []).append(step)
+            node = None if rule.expression is None else rule.expression.for_type(event_type)
+            if node is not None and (step := self._step(rule, reads)) is not None:
+                asked.setdefault(node, []).append(step)
         plan = _Plan(
             moment,
             "none" if moment is Moment.GROUP else person,
-            tuple((compiled(asked), tuple(steps)) for asked, steps in plain.items()),
-            tuple((compiled(asked), tuple(steps)) for asked, steps in stateful.items()),
+            program([(node, tuple(steps)) for node, steps in asked.items()], tuple(reads)),
             notes=self._guards is not None and event_type == _CREATED,
             quiet={},
         )
@@ -185,7 +174,7 @@ class Classifier:
             self._plans[event_type] = plan
         return plan
 
-    def _step(self, rule: Rule) -> _Step | None:
+    def _step(self, rule: Rule, reads: dict[Read, int]) -> _Step | None:
         seen = self.correlator.seen.get(rule.id)
         section = rule.section
         step = _Step(
@@ -194,9 +183,18 @@ class Classifier:
             seen if section.first_seen is not None and section.first_seen.gate else None,
             seen,
             tuple(self.correlator.learners(rule.id)),
-            tuple(self.correlator.feeds(rule.match_id)),
+            tuple((node, member, *_places(node.reads(member), reads)) for node, member in self.correlator.feeds(rule.match_id)),
         )
         return step if step.reports or step.learners or step.feeds else None
+
+
+def _places(wanted: tuple[Read, Read | None] | None, reads: dict[Read, int]) -> tuple[int | None, int]:
+    """The places of a correlation's key and value among what a plan reads, which they are added to."""
+    if wanted is None:
+        return None, -1
+    key, value = wanted
+    at = reads.setdefault(key, len(reads))
+    return at, -1 if value is None else reads.setdefault(value, len(reads))
 
 
 def _verdict(plan: _Plan, who: tuple[str, ...], found: list[Finding], ruleset: RuleSet) -> Verdict:

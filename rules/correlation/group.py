@@ -1,5 +1,8 @@
-"""The groups of one correlation, bounded: what is idle past its window goes by itself; over the bound the group idle longest is forgotten.
-Forgetting is counted, so that a notice can say that a rule saw less than it should have."""
+"""The groups of one correlation, bounded: what is idle past its window goes by itself; over the bound, of the next few groups the one that was
+idle longest is forgotten. Forgetting is counted, so that a notice can say that a rule saw less than it should have.
+
+A group is not moved when an event comes to it (that would cost every event); instead every new group looks at a few of the others in turn.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,12 @@ from collections.abc import Iterator
 from rules.correlation.observation import GroupKey
 from rules.correlation.window import Window
 
+#: Groups that a new one looks at, and at the bound.
+_LOOKS, _LOOKS_AT_BOUND = 4, 32
+
 
 class Groups:
-    """Windows by group key, the most recently touched last."""
+    """Windows by group key."""
 
     def __init__(self, most: int, keep: float) -> None:
         self._most = most
@@ -27,26 +33,29 @@ class Groups:
 
     def touched(self, key: GroupKey, clock: float) -> Window:
         """The group's window, made where there is none."""
-        windows = self.windows
-        window = windows.get(key)
-        if window is not None:
-            windows.move_to_end(key)
-            return window
-        self.sweep(clock)
-        if len(windows) >= self._most:
-            windows.popitem(last=False)
-            self.forgotten += 1
-        window = windows[key] = Window()
+        window = self.windows.get(key)
+        if window is None:
+            self._look(clock)
+            window = self.windows[key] = Window()
         return window
 
-    def sweep(self, clock: float) -> None:
-        """Lets go of the longest untouched groups whose windows are over."""
+    def _look(self, clock: float) -> None:
+        """Lets go of groups whose windows are over, and of one more where there is no room."""
         windows = self.windows
-        while windows:
-            key, window = next(iter(windows.items()))
-            if window.newest + self._keep >= clock:
-                return
-            del windows[key]
+        full = len(windows) >= self._most
+        idlest: GroupKey | None = None
+        for _ in range(min(_LOOKS_AT_BOUND if full else _LOOKS, len(windows))):
+            key = next(iter(windows))
+            window = windows[key]
+            if window.newest + self._keep < clock:
+                del windows[key]
+                continue
+            windows.move_to_end(key)
+            if idlest is None or window.newest < windows[idlest].newest:
+                idlest = key
+        if len(windows) >= self._most and idlest is not None:
+            del windows[idlest]
+            self.forgotten += 1
 
     def drop(self, key: GroupKey) -> None:
         self.windows.pop(key, None)

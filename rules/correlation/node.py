@@ -21,6 +21,7 @@ from rules.correlation.window import ENDS, Hit, Limits, Window, holds, in_order,
 from rules.rule import Rule
 from rules.sigma.field import Event, leaves, reader
 from rules.sigma.match import number_of
+from rules.sigma.program import Read
 
 #: Followers that wait for a late beginning, over all groups.
 MOST_WAITING = 4_096
@@ -34,6 +35,9 @@ class Found(NamedTuple):
     hit: Hit
 
 
+#: The value of an entry that has none to count or measure.
+NO_VALUE: GroupKey = ()
+_NO_VALUES = (NO_VALUE,)
 #: Nothing found: what `feed` gives nearly always.
 NOTHING: tuple[Found, ...] = ()
 
@@ -86,6 +90,16 @@ class Node:
         self._least = int(spec.bounds.most) if counts and spec.bounds.only_more else 1
         self._collapses = spec.kind in (Kind.VALUE_COUNT, Kind.TEMPORAL) and section.grace <= spec.span
 
+    def reads(self, member: int) -> tuple[Read, Read | None] | None:
+        """What an event's key, and value, are read from, for whoever reads many at once; None where only `feed` can."""
+        if self._number is not None:
+            return None
+        spec = self.spec
+        name = spec.members[max(member, 0)]
+        key = tuple(spec.aliases.get(field, {}).get(name, field) for field in spec.group_by)
+        value = (spec.fields, *(fields for fields, _ in spec.also)) if spec.kind is Kind.VALUE_COUNT else None
+        return (key,), value
+
     @property
     def forgotten(self) -> int:
         """Groups given up because of the bound: the rule saw less than it should have."""
@@ -93,15 +107,23 @@ class Node:
 
     def feed(self, member: int, seen: Observation, clock: float) -> Sequence[Found]:
         """Takes an event of a member rule (ENDS: of an `unless` rule); gives the windows that it completes."""
-        read = self.keys[member]
-        keys = seen.read.get(read) or seen.keys(read)
         values = self._values_of(seen)
+        return [
+            found for key in seen.keys(self.keys[member]) for value in values for found in self.feed_one(member, key, value, seen, clock)
+        ]
+
+    def feed_one(self, member: int, key: GroupKey, value: Any, seen: Observation, clock: float) -> Sequence[Found]:
+        """As `feed`, for one group and one value."""
         who = None if self.person is None else seen.who(self.person)
-        if len(keys) == 1 and len(values) == 1:
-            entry: Entry = entry_of((seen.time, seen.uuid, member, values[0], who))
-            return NOTHING if self._collapses and self._says_again(keys[0], entry) else self.take(keys[0], entry, clock)
-        entries = [(key, Entry(seen.time, seen.uuid, member, value, who)) for key in keys for value in values]
-        return [found for key, entry in entries for found in self.take(key, entry, clock)]
+        if self._collapses:
+            window = self.groups.windows.get(key)
+            if window is not None and window.entries:
+                # What the newest entry could complete it completed; one that says the same takes its place (exact while grace ≤ span).
+                last = window.entries[-1]
+                if last[3] == value and last[2] == member and last[4] == who and last[0] <= seen.time and last[1] != seen.uuid:
+                    window.entries[-1] = entry_of((seen.time, seen.uuid, member, value, who))
+                    return NOTHING
+        return self.take(key, entry_of((seen.time, seen.uuid, member, value, who)), clock)
 
     def take(self, key: GroupKey, entry: Entry, clock: float) -> Sequence[Found]:
         """One entry for one group."""
@@ -122,24 +144,11 @@ class Node:
 
     def _values_of(self, seen: Observation) -> Sequence[Any]:
         if self._values is not None:
-            return seen.read.get(self._values) or seen.keys(self._values)
+            return seen.keys(self._values)
         if self._number is None:
-            return _NO_VALUE
+            return _NO_VALUES
         numbers = (number_of(leaf) for leaf in leaves(self._number(seen.event)))
         return tuple(number for number in numbers if number is not None)[:1]
-
-    def _says_again(self, key: GroupKey, entry: Entry) -> bool:
-        """What the group's newest entry could complete it completed; one that says the same takes its place (exact while grace ≤ span)."""
-        windows = self.groups.windows
-        window = windows.get(key)
-        if window is None or not window.entries:
-            return False
-        last = window.entries[-1]
-        if last[3] != entry[3] or last[2] != entry[2] or last[4] != entry[4] or last[0] > entry[0] or last[1] == entry[1]:
-            return False
-        window.entries[-1] = entry
-        windows.move_to_end(key)
-        return True
 
     def dump(self) -> list[Any]:
         return [[list(key), window.dump()] for key, window in self.groups.items()]
@@ -158,14 +167,11 @@ class OrderedNode(Node):
         self._waiting = Waiting(self.limits.grace - self.limits.min_gap)
         self._last = len(self.spec.members) - 1
 
-    def feed(self, member: int, seen: Observation, clock: float) -> Sequence[Found]:
-        windows = self.groups.windows
-        if member != 0:
-            read = self.keys[member]
-            if not windows or not any(_follows(windows.get(key), member) for key in seen.read.get(read) or seen.keys(read)):
-                self._waiting.add(seen, member, clock)
-                return NOTHING
-        return super().feed(member, seen, clock)
+    def feed_one(self, member: int, key: GroupKey, value: Any, seen: Observation, clock: float) -> Sequence[Found]:
+        if member != 0 and not _follows(self.groups.windows.get(key), member):
+            self._waiting.add(seen, member, clock)
+            return NOTHING
+        return super().feed_one(member, key, value, seen, clock)
 
     def take(self, key: GroupKey, entry: Entry, clock: float) -> Sequence[Found]:
         window = self.groups.touched(key, clock)
@@ -175,15 +181,12 @@ class OrderedNode(Node):
         fresh = {entry}
         for seen, member in self._waiting.later_than(entry):
             if key in seen.keys(self.keys[member]):
-                late = Entry(seen.time, seen.uuid, member, None, None if self.person is None else seen.who(self.person))
+                late = Entry(seen.time, seen.uuid, member, NO_VALUE, None if self.person is None else seen.who(self.person))
                 if window.insert(late, self.limits) is not None:
                     fresh.add(late)
         if entry.member != self._last and len(fresh) == 1 and entry is window.entries[-1]:
             return NOTHING
         return [Found(key, window, hit) for hit in in_order(window, self._last + 1, self.limits) if not fresh.isdisjoint(hit.entries)]
-
-
-_NO_VALUE: tuple[None] = (None,)
 
 
 class ClosingNode(Node):

@@ -32,19 +32,19 @@ def time_of(event: Event, received: datetime | None, clock: float) -> float:
 
 def _seconds(text: object) -> float | None:
     """Seconds of a time, quick for the one form that Okta writes, `2026-09-14T08:30:00.123Z`; None for what is no time."""
-    if text.__class__ is str and len(text) == 24 and text[16::7] == ":Z" and text[19] == ".":
-        seconds, thousandths = text[17:19], text[20:23]
-        if seconds.isdecimal() and seconds.isascii() and seconds < "60" and thousandths.isdecimal() and thousandths.isascii():
-            minute = _minute(text[:16])
-            if minute is not None:
-                return minute + int(seconds) + int(thousandths) / 1000
+    if isinstance(text, str) and len(text) == 24 and (part := _THOUSANDTHS.get(text[19:])) is not None:
+        second = _second(text[:19])
+        return None if second is None else second + part
     time = parse_time(text)
     return None if time is None else time.timestamp()
 
 
+_THOUSANDTHS = {f".{number:03d}Z": number / 1000 for number in range(1000)}
+
+
 @lru_cache(maxsize=4096)
-def _minute(text: str) -> float | None:
-    time = parse_time(f"{text}:00.000Z")
+def _second(text: str) -> float | None:
+    time = parse_time(f"{text}Z")
     return None if time is None else time.timestamp()
 
 
@@ -93,7 +93,7 @@ def parts_reader(parts: Iterable[tuple[str, ...]]) -> Callable[[Event], list[Any
     names = tuple(parts)
     if names not in _readers:
         readers = [key_reader(fields) for fields in names]
-        _readers[names] = lambda event: list(islice(product(*(read(event) for read in readers)), MOST_KEYS))
+        _readers[names] = lambda event: _products([read(event) for read in readers])
     return _readers[names]
 
 
@@ -129,8 +129,11 @@ def _pair(one: Reader, two: Reader, readers: tuple[Reader, ...]) -> KeyReader:
 
 def _spread(event: Event, readers: tuple[Reader, ...]) -> list[GroupKey]:
     texts = [values_of(read(event)) for read in readers]
-    keys: Any = product(*texts)
-    return list(islice(keys, MOST_KEYS))
+    return _products(texts)
+
+
+def _products(parts: list[Any]) -> list[Any]:
+    return list(islice(product(*parts), MOST_KEYS))
 
 
 def values_of(value: Any) -> list[str]:
