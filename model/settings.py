@@ -75,7 +75,7 @@ class OktaSettings(Section):
     token_file: Path | None = None
     client_id: str | None = None
     key_file: Path | None = None
-    scopes: tuple[str, ...] = ("okta.logs.read", "okta.users.manage", "okta.groups.read", "okta.sessions.manage")
+    scopes: tuple[str, ...] = ("okta.logs.read", "okta.users.manage", "okta.groups.read")
     start: str | None = None
     poll_interval_s: float = Field(default=2.0, gt=0)
     page_size: int = Field(default=1000, ge=1, le=1000)

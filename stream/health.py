@@ -47,7 +47,7 @@ class HealthService:
         site = web.TCPSite(self._runner, self._settings.health.host, self._settings.health.port)
         await site.start()
         host, port = self._runner.addresses[0][:2]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.path.write_text(json.dumps({"url": f"http://{host}:{port}", "pid": os.getpid(), "roles": self._name}))
 
     async def stop(self) -> None:

@@ -54,14 +54,15 @@ async def _order(settings: Settings, plans: list[LinkPlan], actor: str, reason: 
 
 
 def _shown(plan: LinkPlan) -> dict[str, Any]:
-    cases = [
-        (case.why, f"{case.key} (people {', '.join(case.people)}; accounts {', '.join(case.accounts) or 'none'})") for case in plan.cases
-    ]
+    missing = sum(case.why == "no_account" for case in plan.cases)
+    real = [case for case in plan.cases if case.why != "no_account"]
+    cases = [(case.why, f"{case.key} (people {', '.join(case.people)}; accounts {', '.join(case.accounts) or 'none'})") for case in real]
     return {
         "tenant": plan.tenant,
         "target": plan.target,
         "links": [list(one) for one in plan.new],
         "cases": [list(case) for case in cases],
+        "without_account": missing,
         "standing": plan.standing,
         "orphans": len(plan.orphans),
     }

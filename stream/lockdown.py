@@ -222,6 +222,8 @@ class LockdownRole(LaneRole):
             targets |= {one.target: _told(one) for one in result.targets}
             if state == "partial" and targets and all(told["state"] in _SHUT for told in targets.values()):
                 state = "contained"
+            if any(told["state"] == "planned" for told in targets.values()):
+                state = "open"  # a dry run: nothing was called
         ended = [told["answered"] for told in targets.values() if told.get("answered")]
         record = IncidentChanged(
             id=digest("incident", incident, state, now.isoformat()),

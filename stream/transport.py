@@ -38,6 +38,7 @@ import faust
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import KafkaError
+from aiokafka.protocol.group import SyncGroupRequest
 from aiokafka.structs import OffsetAndMetadata
 from faust.transport.consumer import ensure_TPset
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport, ensure_aiokafka_TP
@@ -157,7 +158,7 @@ class Ledger:
 class BatchConsumerThread(AIOKafkaConsumerThread):
     """The thread that owns the aiokafka consumer."""
 
-    #: Monotonic time at which the last heartbeat (or join) that the coordinator answered well was sent.
+    #: Monotonic time at which the last heartbeat (or the end of a join) that the coordinator answered well was sent.
     heartbeat_sent: float = 0.0
 
     def _create_worker_consumer(self, transport: Transport) -> Any:
@@ -171,7 +172,7 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
         coordinator = self._ensure_consumer()._coordinator
         assert isinstance(coordinator, GroupCoordinator)
         coordinator._do_heartbeat = self._noting(coordinator._do_heartbeat)
-        coordinator._do_rejoin_group = self._noting(coordinator._do_rejoin_group)
+        coordinator._send_req = self._noting_sync(coordinator._send_req)
 
     def _noting(self, call: Callable[..., Awaitable[bool]]) -> Callable[..., Awaitable[bool]]:
         async def noted(*args: Any) -> bool:
@@ -182,6 +183,22 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
             return answered
 
         return noted
+
+    def _noting_sync(self, send: Callable[[Any], Awaitable[Any]]) -> Callable[[Any], Awaitable[Any]]:
+        """A join may wait a whole session for a member that is dead; the session begins anew when the broker has all of them, and
+        that is when it lets us ask for our share."""
+
+        async def noted(request: Any) -> Any:
+            sent = time.monotonic()
+            answer = await send(request)
+            if isinstance(request, SyncGroupRequest) and answer.error_code == 0:
+                self.heartbeat_sent = sent
+            return answer
+
+        return noted
+
+    async def rejoin(self) -> None:
+        await self.call_thread(self._ensure_consumer()._coordinator.request_rejoin)
 
     async def seek_explicitly(self) -> dict[TP, int]:
         return dict(await self.call_thread(self._seek_explicitly))
@@ -243,6 +260,10 @@ class BatchConsumer(Consumer):
         thread = BatchConsumerThread(self, loop=self.loop, thread_loop=thread_loop, beacon=self.beacon)
         thread._close_thread_loop_on_stop = True
         return thread
+
+    async def rejoin(self) -> None:
+        """All partitions are given back and taken anew: what was in hand is read again from what is committed, in its order."""
+        await self._thread.rejoin()
 
     @property
     def heartbeat_sent(self) -> float:

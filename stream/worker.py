@@ -205,6 +205,10 @@ class Worker:
             self._broker.flow.read(message.topic, self._group, size)
         except Fenced as error:
             log.warning("%s: %s", self._group, error)
+            if self.consumer.ledger.holds(
+                message
+            ):  # still ours, it was the heartbeat: the batch is read again, after what stands before it
+                await self.consumer.rejoin()
         except Exception as error:
             self._fail(error)
 

@@ -27,7 +27,7 @@ def audit() -> None:
     """Ask and verify the audit trail."""
 
 
-@audit.command("sql")
+@audit.command("sql", context_settings={"ignore_unknown_options": True})
 @CONFIG
 @click.argument("query")
 @JSON

@@ -105,9 +105,15 @@ def quiet_libraries(verbose: bool) -> None:
 def run_async(work: Callable[[], Any]) -> Any:
     """Runs a coroutine function on uvloop where there is one."""
     import asyncio
+    import gc
+    import os
 
+    os.umask(0o077)  # what we write holds personal data: the audit file, its log, reports
     try:
         import uvloop
     except ImportError:  # Windows
         return asyncio.run(work())
-    return uvloop.run(work())
+    try:
+        return uvloop.run(work())
+    finally:
+        gc.unfreeze()  # long roles freeze what stands; extension modules would report it as leaked

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from stream.cli import asking, daily, ordering, running
+from stream.cli import asking, daily, ordering, ruling, running
 from stream.cli.common import Command, quiet_libraries
 
 
@@ -20,6 +20,6 @@ def main(verbose: bool) -> None:
     quiet_libraries(verbose)
 
 
-for module in (running, daily, asking, ordering):
+for module in (running, daily, asking, ruling, ordering):
     for command in module.COMMANDS:
         main.add_command(command)

@@ -179,7 +179,9 @@ def link(config: Path, apply: bool, actor: str, reason: str, as_json: bool) -> N
     for plan in plans:
         table(f"{plan['tenant']} at {plan['target']}: {'ordered' if apply else 'to link'}", ("person", "account", "login"), plan["links"])
         table("Cases for a human", ("what", "who"), plan["cases"])
-        console.print(f"{plan['standing']} already linked, {plan['orphans']} accounts of nobody")
+        console.print(
+            f"{plan['standing']} already linked, {plan['without_account']} people without an account, {plan['orphans']} accounts of nobody"
+        )
 
 
 COMMANDS = (release, parked, brakes, link)
