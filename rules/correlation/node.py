@@ -75,6 +75,8 @@ class Node:
         self.rule = rule
         self.spec = spec = rule.spec
         section = rule.section.window
+        if (absence := rule.section.absence) is not None:
+            section = section.model_copy(update={"grace": absence.grace, "max_groups": absence.max_groups})
         self.limits = Limits(spec.span, section.grace, section.max_events or _most_events(rule), section.min_gap)
         self.groups = Groups(section.max_groups, spec.span + section.grace)
         self.person_from = _position(rule, rule.section.person_from)
@@ -128,10 +130,10 @@ class Node:
     def take(self, key: GroupKey, entry: Entry, clock: float) -> Sequence[Found]:
         """One entry for one group."""
         window = self.groups.touched(key, clock)
+        span = self.spec.span
         at = window.insert(entry, self.limits)
         if at is None:
-            return NOTHING
-        span = self.spec.span
+            return (Found(key, window, window.again(entry, span)),) if window.made_alert(entry.uuid) else NOTHING
         if self.spec.kind is Kind.TEMPORAL:
             hit = together(window, at, self.spec, span)
         else:

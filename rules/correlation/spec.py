@@ -252,7 +252,9 @@ def _tree(condition: SigmaExtendedCorrelationCondition, members: tuple[str, ...]
 
 
 def seconds_of(text: str) -> float:
-    """`90s`, `10m`, `3h`, `7d`, `2w` in seconds. Raises ValueError."""
+    """`0s`, `90s`, `10m`, `3h`, `7d`, `2w` in seconds. Raises ValueError."""
+    if text == "0s":
+        return 0.0
     try:
         return float(SigmaCorrelationTimespan(text).seconds)
     except SigmaError:

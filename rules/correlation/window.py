@@ -81,6 +81,14 @@ class Window:
             del self.fired[0]
         return True
 
+    def made_alert(self, uuid: str) -> bool:
+        return any(one[2] == uuid for one in self.fired)
+
+    def again(self, entry: Entry, span: float) -> Hit:
+        """The alert of an event that is delivered again."""
+        inside = tuple(one for one in self.entries if entry.time - span <= one.time <= entry.time) or (entry,)
+        return Hit(entry, inside, float(len(inside)))
+
     @property
     def newest(self) -> float:
         return self.entries[-1].time if self.entries else 0.0

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
 from model.errors import ConfigurationError
 from rules.catalogue import Catalogue
-from rules.checks import Problem
+from rules.checks import Code, Problem
 from rules.guards import GuardSettings
 from rules.lint import Report, lint
 from rules.ruleset import BUILT_IN, RuleSet
@@ -287,6 +288,10 @@ def test_a_type_that_can_fail_needs_an_outcome(tmp_path: Path) -> None:
     assert "user.account.lock" not in problem.text
 
 
+def test_a_rule_that_names_no_type_is_told_that(tmp_path: Path) -> None:
+    assert the_one(tmp_path, rule({"actor.id": "x"})).text.startswith("it names no event type")
+
+
 def test_one_type_of_two_without_an_outcome_is_found(tmp_path: Path) -> None:
     detection = {"a": SIGN_IN, "b": {"eventType": "user.session.end"}, "condition": "a or b"}
     problem = the_one(tmp_path, rule({}, detection=detection))
@@ -494,3 +499,9 @@ def test_notes_say_which_guards_guard_nothing_and_which_windows_are_over(tmp_pat
     assert "T-1" in report.notes[0]
     assert "CASE-7 has ended" in report.notes[1]
     assert linted(rules, document).notes == (), "without a guards file there is no house to speak of"
+
+
+def test_every_kind_of_problem_is_explained(root: Path) -> None:
+    page = (root / "docs" / "rules.md").read_text(encoding="utf-8").split("## Before rules go live")[1].split("\n## ")[0]
+    told = [name for line in page.splitlines() if line.startswith("| `") for name in re.findall(r"`([^`]+)`", line.split("|")[1])]
+    assert sorted(told) == sorted(get_args(Code))
