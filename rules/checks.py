@@ -21,6 +21,24 @@ from rules.sigma.match import Unsupported
 from rules.sigma.source import Document, Keys
 
 Grade = Literal["error", "warning"]
+#: Kinds of problems; docs/rules.md says what each means.
+Code = Literal[
+    "refused",
+    "event-type",
+    "field",
+    "value",
+    "never-fires",
+    "unused",
+    "outcome",
+    "runbook",
+    "outsider-locks",
+    "duplicate-id",
+    "duplicate-title",
+    "attack-tag",
+    "no-cases",
+    "no-firing-case",
+    "no-quiet-case",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +48,7 @@ class Problem:
     path: Path
     line: int
     grade: Grade
-    code: str
+    code: Code
     text: str
     remedy: str
     rule: str = ""
@@ -75,7 +93,7 @@ def line_of(document: Document, *keys: str | int) -> int:
     return document.line
 
 
-def _problem(document: Document, keys: Keys, grade: Grade, code: str, text: str, remedy: str) -> Problem:
+def _problem(document: Document, keys: Keys, grade: Grade, code: Code, text: str, remedy: str) -> Problem:
     return Problem(document.path, line_of(document, *keys), grade, code, text, remedy)
 
 
@@ -250,7 +268,8 @@ def check_outcome(rule: Rule, document: Document, book: Book) -> Iterator[Proble
     unasked = [one for one, node in book.matched.get(rule.id, {}).items() if known.can_fail(one) and not any(_asks_outcome(node))]
     if unasked:
         shown = ", ".join(unasked[:3]) + (f" and {len(unasked) - 3} more" if len(unasked) > 3 else "")
-        text = f"{shown} can fail, and the rule fires then too"
+        nameless = reach.types_named(rule) is None
+        text = "it names no event type and fires on what failed, too" if nameless else f"{shown} can fail, and the rule fires then too"
         remedy = "add outcome.result: SUCCESS (or what is meant), or say portcullis: outcome: any"
         yield _problem(document, ("detection",), "warning", "outcome", text, remedy)
 

@@ -213,10 +213,11 @@ def _proofs(pairs: Sequence[Pair]) -> Iterator[Problem]:
             continue
         for rule, document in found:
             fires = [rule.id in case.fires for case in cases]
-            for code, missing, what in (("no-firing-case", not any(fires), "fires"), ("no-quiet-case", all(fires), "must keep quiet")):
-                if missing:
-                    text = f"no case of {proof.name} shows where {rule.id} {what}"
-                    yield Problem(path, document.line, grade, code, text, "add one", rule.id)
+            text = f"no case of {proof.name} shows where {rule.id} "
+            if not any(fires):
+                yield Problem(path, document.line, grade, "no-firing-case", text + "fires", "add one", rule.id)
+            if all(fires):
+                yield Problem(path, document.line, grade, "no-quiet-case", text + "must keep quiet", "add one", rule.id)
 
 
 def _notes(rules: Iterable[Rule], guards: GuardSettings, now: datetime | None) -> Iterator[str]:
