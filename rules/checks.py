@@ -1,4 +1,4 @@
-"""The single checks of lint: each looks at one document or one rule and yields what is wrong with it."""
+"""The checks of lint on what follows from a rule; those on what stands in its document are in `rules.wording`. Each yields problems."""
 
 from __future__ import annotations
 
@@ -6,18 +6,14 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
-
-from sigma.exceptions import SigmaError
-from sigma.rule import SigmaDetections
+from typing import Any, Literal
 
 from model.decision import Response
 from rules import known, reach
 from rules.catalogue import Catalogue
 from rules.rule import Rule
-from rules.sigma.compile import Compiler, Placeholders
-from rules.sigma.expression import TRUE, Node, given_type, leaves_of
-from rules.sigma.match import Unsupported
+from rules.sigma.compile import Placeholders
+from rules.sigma.expression import Node, leaves_of
 from rules.sigma.source import Document, Keys
 
 Grade = Literal["error", "warning"]
@@ -93,155 +89,8 @@ def line_of(document: Document, *keys: str | int) -> int:
     return document.line
 
 
-def _problem(document: Document, keys: Keys, grade: Grade, code: Code, text: str, remedy: str) -> Problem:
+def problem_at(document: Document, keys: Keys, grade: Grade, code: Code, text: str, remedy: str) -> Problem:
     return Problem(document.path, line_of(document, *keys), grade, code, text, remedy)
-
-
-# --- what stands in a document ------------------------------------------------------------------------------------------
-
-
-class Item(NamedTuple):
-    """One `field|modifier: values` of a detection, and where it stands."""
-
-    keys: Keys
-    field: str
-    modifiers: tuple[str, ...]
-    values: list[Any]
-    is_list: bool
-
-    def at(self, index: int) -> Keys:
-        return (*self.keys, index) if self.is_list else self.keys
-
-
-def items(document: Document) -> Iterator[Item]:
-    for section in ("detection", "filter"):
-        body = document.data.get(section)
-        for identifier, definition in body.items() if isinstance(body, dict) else ():
-            if identifier not in ("condition", "rules"):
-                yield from _items(definition, (section, identifier))
-
-
-def _items(definition: Any, keys: Keys) -> Iterator[Item]:
-    if isinstance(definition, dict):
-        for key, value in definition.items():
-            name, *modifiers = str(key).split("|")
-            yield Item((*keys, str(key)), name, tuple(modifiers), value if isinstance(value, list) else [value], isinstance(value, list))
-    elif isinstance(definition, list):
-        for index, one in enumerate(definition):
-            if isinstance(one, dict):
-                yield from _items(one, (*keys, index))
-
-
-def check_event_types(document: Document, book: Book) -> Iterator[Problem]:
-    """A type that Okta does not have, or a pattern that fits none of its types."""
-    for item in items(document):
-        if item.field != "eventType" or {"exists", "fieldref"} & set(item.modifiers):
-            continue
-        if item.modifiers or not all(_is_plain(value) for value in item.values):
-            yield from _patterns(document, item, book)
-            continue
-        for index, value in enumerate(item.values):
-            if value not in book.catalogue:
-                near = book.catalogue.nearest(value)
-                yield _problem(
-                    document,
-                    item.at(index),
-                    "error",
-                    "event-type",
-                    f"{value!r} is none of Okta's event types (catalogue {book.catalogue.release})",
-                    f"did you mean {near}?" if near else "mend it; if Okta added it since: portcullis rules refresh-catalogue",
-                )
-
-
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, str) and re.search(r"[*?\\%]", value) is None
-
-
-def _patterns(document: Document, item: Item, book: Book) -> Iterator[Problem]:
-    name = str(item.keys[-1])
-    together = "all" in item.modifiers
-    for index, value in enumerate([item.values] if together else item.values):
-        if _fits_some(name, value, book) is False:
-            shown = ", ".join(map(str, item.values)) if together else str(value)
-            yield _problem(
-                document,
-                item.keys if together else item.at(index),
-                "error",
-                "event-type",
-                f"{name}: {shown} fits none of Okta's event types (catalogue {book.catalogue.release})",
-                "mend the pattern, or leave it out",
-            )
-
-
-def _fits_some(name: str, value: Any, book: Book) -> bool | None:
-    """None where the value cannot be honoured at all: loading says why."""
-    try:
-        detections = SigmaDetections.from_dict({"selection": {name: value}, "condition": "selection"})
-        root = Compiler(detections, book.placeholders).expression().root
-    except (SigmaError, Unsupported, TypeError, ValueError, AttributeError, KeyError):
-        return None
-    return any(given_type(root, one) == TRUE for one in book.catalogue.event_types)
-
-
-def check_fields(document: Document, book: Book) -> Iterator[Problem]:
-    """A field that Okta's log does not have; Okta adds fields, so one that resembles none is a warning."""
-    for keys, name in _fields(document):
-        try:
-            fine = known.is_known(name)
-        except ValueError:
-            continue  # loading says so
-        if not fine:
-            near = known.nearest(name)
-            grade: Grade = "error" if near else "warning"
-            remedy = f"did you mean {near}?" if near else "look at a real event: names are Okta's, case included"
-            yield _problem(document, keys, grade, "field", f"{name}: Okta's log has no such field", remedy)
-
-
-def _fields(document: Document) -> Iterator[tuple[Keys, str]]:
-    """Every name of a field that the document writes, and where."""
-    for item in items(document):
-        if item.field:
-            yield item.keys, item.field
-        if "fieldref" in item.modifiers:
-            yield from ((item.at(index), str(value)) for index, value in enumerate(item.values))
-    data = document.data
-    for keys in (
-        ("correlation", "group-by"),
-        ("correlation", "condition", "field"),
-        ("portcullis", "first_seen", "field"),
-        ("portcullis", "first_seen", "by"),
-        ("portcullis", "absence", "by"),
-    ):
-        aliases = _get(data, "correlation", "aliases") if keys[1] == "group-by" else None
-        for name in _listed(_get(data, *keys)):
-            if not (isinstance(aliases, dict) and name in aliases):
-                yield keys, name
-    for alias, mapping in (_get(data, "correlation", "aliases") or {}).items():
-        yield from ((("correlation", "aliases", alias), str(name)) for name in (mapping.values() if isinstance(mapping, dict) else ()))
-    for index, also in enumerate(_get(data, "portcullis", "also") or ()):
-        yield from ((("portcullis", "also", index), name) for name in _listed(_get(also, "field")))
-
-
-def _get(value: Any, *keys: str) -> Any:
-    for key in keys:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
-
-
-def _listed(value: Any) -> list[str]:
-    return [str(one) for one in value] if isinstance(value, list) else [] if value is None else [str(value)]
-
-
-def check_words(document: Document, book: Book) -> Iterator[Problem]:
-    """A word that a closed field never has."""
-    for item in items(document):
-        words = known.WORDS.get(item.field)
-        if words is None or item.modifiers:
-            continue
-        for index, value in enumerate(item.values):
-            if _is_plain(value) and value.upper() not in words:
-                text = f"{item.field} is never {value!r}"
-                yield _problem(document, item.at(index), "warning", "value", text, f"one of {', '.join(sorted(words))}")
 
 
 # --- what follows from a rule ---------------------------------------------------------------------------------------------
@@ -252,13 +101,13 @@ def check_reach(rule: Rule, document: Document, book: Book) -> Iterator[Problem]
     if rule.expression is not None and not alive[rule.id]:
         text = "it can never fire: no event satisfies its condition"
         remedy = "one part excludes another, or a placeholder that it needs is empty: rules show says what remains"
-        yield _problem(document, ("detection", "condition"), "error", "never-fires", text, remedy)
+        yield problem_at(document, ("detection", "condition"), "error", "never-fires", text, remedy)
     elif rule.spec is not None and not reach.fires(rule, book.rules, alive):
         text = "it can never fire: its rules cannot, or its condition holds for no number"
-        yield _problem(document, ("correlation", "condition"), "error", "never-fires", text, "mend its rules or its condition")
+        yield problem_at(document, ("correlation", "condition"), "error", "never-fires", text, "mend its rules or its condition")
     for name in rule.unused:
         text = f"the condition does not use {name!r}"
-        yield _problem(document, ("detection", name), "warning", "unused", text, "name it in the condition, or take it out")
+        yield problem_at(document, ("detection", name), "warning", "unused", text, "name it in the condition, or take it out")
 
 
 def check_outcome(rule: Rule, document: Document, book: Book) -> Iterator[Problem]:
@@ -271,7 +120,7 @@ def check_outcome(rule: Rule, document: Document, book: Book) -> Iterator[Proble
         nameless = reach.types_named(rule) is None
         text = "it names no event type and fires on what failed, too" if nameless else f"{shown} can fail, and the rule fires then too"
         remedy = "add outcome.result: SUCCESS (or what is meant), or say portcullis: outcome: any"
-        yield _problem(document, ("detection",), "warning", "outcome", text, remedy)
+        yield problem_at(document, ("detection",), "warning", "outcome", text, remedy)
 
 
 def _asks_outcome(node: Node) -> Iterator[bool]:
@@ -283,7 +132,7 @@ def check_runbook(rule: Rule, document: Document, book: Book) -> Iterator[Proble
     if rule.response is Response.LOCKDOWN and not rule.runbook.strip():
         text = "it locks people and has no runbook"
         remedy = "say under portcullis: runbook what whoever is woken must do, and when to release"
-        yield _problem(document, ("portcullis", "response"), "error", "runbook", text, remedy)
+        yield problem_at(document, ("portcullis", "response"), "error", "runbook", text, remedy)
 
 
 def check_outsider(rule: Rule, document: Document, book: Book) -> Iterator[Problem]:
@@ -292,7 +141,7 @@ def check_outsider(rule: Rule, document: Document, book: Book) -> Iterator[Probl
         return
     types = sorted({one for found in _parts(rule, book) for one in _causable_types(found, book)})
     shown = ", ".join(types[:3]) + (f" and {len(types) - 3} more" if len(types) > 3 else "")
-    yield _problem(
+    yield problem_at(
         document,
         ("portcullis", "response"),
         "error",
@@ -363,10 +212,9 @@ def check_tags(rule: Rule, document: Document, book: Book) -> Iterator[Problem]:
         mended = name.casefold().replace("_", "-").replace(" ", "-")
         right = mended in TACTICS or _TECHNIQUE.fullmatch(mended) is not None
         remedy = f"write attack.{mended}" if right else "a tactic (attack.initial-access) or a technique (attack.t1078, attack.t1078.004)"
-        yield _problem(document, ("tags", index), "warning", "attack-tag", f"{tag!r} is no ATT&CK tag", remedy)
+        yield problem_at(document, ("tags", index), "warning", "attack-tag", f"{tag!r} is no ATT&CK tag", remedy)
 
 
-OF_DOCUMENT: tuple[Callable[[Document, Book], Iterator[Problem]], ...] = (check_event_types, check_fields, check_words)
 OF_RULE: tuple[Callable[[Rule, Document, Book], Iterator[Problem]], ...] = (
     check_reach,
     check_outcome,

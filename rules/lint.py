@@ -19,13 +19,14 @@ from rules import reach
 from rules.build import Filter, Skipped, build_correlation, build_event_rule, build_filter
 from rules.cases import cases_path, read_cases
 from rules.catalogue import Catalogue
-from rules.checks import OF_DOCUMENT, OF_RULE, Book, Grade, Problem, line_of
+from rules.checks import OF_RULE, Book, Grade, Problem, line_of
 from rules.guards import DEFAULT_PLACEHOLDERS, GuardSettings
 from rules.link import linked
 from rules.rule import GuardName, Rule
 from rules.ruleset import BUILT_IN
 from rules.sigma.compile import Placeholders
 from rules.sigma.source import Document, read_documents, rule_files
+from rules.wording import OF_DOCUMENT
 
 _PLACE = re.compile(r"(?P<path>.+?\.(?:ya?ml|jsonl))(?::(?P<line>\d+))?: (?P<reason>.*)", re.DOTALL)
 _SET_IS_REFUSED = "mend it: until then the whole set is refused"
