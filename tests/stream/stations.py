@@ -6,16 +6,20 @@ import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from faust.types import TP
 
 from model.settings import KafkaSettings
+from stream import classify, notify, poller, record, topics
 from stream.broker import Broker
+from stream.lockdown import LockdownRole
+from stream.provision import ProvisionRole
 from stream.topics import WEEK_MS, Topic
 from stream.worker import Chains, Records, Worker
 from tests.support.kafka_fixtures import Kafka
@@ -152,6 +156,21 @@ async def until(condition: Callable[[], Any], timeout_s: float = 20.0) -> None:
             return
         await asyncio.sleep(0.02)
     raise AssertionError(f"it did not come about within {timeout_s:.0f} s")
+
+
+def own_topics(kafka: Kafka, patch: pytest.MonkeyPatch, *names: str) -> None:
+    """The roles' own topics and groups, under names of this test alone (all of them where none is named)."""
+    renamed = {}
+    for name in names or [name for name, one in vars(topics).items() if isinstance(one, Topic)]:
+        one: Topic = getattr(topics, name)
+        renamed[name] = replace(one, name=kafka.name(one.name))
+        patch.setattr(topics, name, renamed[name])
+    patch.setattr(topics, "ALL", tuple(renamed.values()))
+    patch.setattr(record, "CHAINED", (topics.SYSTEM_LOG, topics.OUTCOMES))
+    patch.setattr(LockdownRole, "work_topic", topics.THREATS)
+    patch.setattr(ProvisionRole, "work_topic", topics.KNOCKS)
+    for owner, attribute in ((LockdownRole, "group"), (ProvisionRole, "group"), (poller, "GROUP"), (classify, "GROUP"), (notify, "GROUP")):
+        patch.setattr(owner, attribute, kafka.name(getattr(owner, attribute)))
 
 
 def by_key(records: list[tuple[bytes, bytes]]) -> dict[bytes, list[bytes]]:

@@ -17,13 +17,13 @@ from model.decision import Moment
 from model.errors import FaultError
 from model.records import Classified, EventRef
 from model.settings import AuditSettings, KafkaSettings
-from stream import record, topics
+from stream import topics
 from stream.broker import Broker, Publisher
 from stream.record import RecordRole
-from stream.topics import Topic, person_key
+from stream.topics import person_key
 from tests.handlers.fakes import NOON, swap
 from tests.stream.embedded import embedded, event, log_events
-from tests.stream.stations import until
+from tests.stream.stations import own_topics, until
 from tests.support.kafka_fixtures import Kafka
 
 MALFORMED = [b"{", b"[]", b'{"uuid": 5}', b'{"uuid": "x"}', b"[" * 100_000]
@@ -137,10 +137,7 @@ async def test_what_cannot_be_written_ends_the_role(tmp_path: Path) -> None:
 async def test_records_that_went_before_they_were_recorded_are_a_fault(
     kafka: Kafka, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for name in ("SYSTEM_LOG", "OUTCOMES", "INCARNATION"):
-        one: Topic = getattr(topics, name)
-        monkeypatch.setattr(topics, name, Topic(kafka.name(one.name), one.key, one.retention_ms, one.holds, one.compacted))
-    monkeypatch.setattr(record, "CHAINED", (topics.SYSTEM_LOG, topics.OUTCOMES))
+    own_topics(kafka, monkeypatch, "SYSTEM_LOG", "OUTCOMES", "INCARNATION")
     broker = Broker(KafkaSettings(bootstrap=kafka.bootstrap, partitions=1))
     await broker._make_topics([topics.SYSTEM_LOG, topics.OUTCOMES, topics.INCARNATION])
     publisher = Publisher(broker)
