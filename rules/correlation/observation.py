@@ -25,7 +25,7 @@ def time_of(event: Event, received: datetime | None, clock: float) -> float:
     """Event time in seconds: `published`, never far ahead of its receipt; without one the receipt, else the clock of the stream."""
     published = _seconds(event.get("published"))
     if received is None:
-        return clock if published is None else published
+        return published if published is not None else max(clock, 0.0)
     arrived = received.timestamp()
     return arrived if published is None else min(published, arrived + MOST_AHEAD_S)
 

@@ -3,7 +3,7 @@ restart in the middle change nothing; memory is bounded."""
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,18 @@ from rules.ruleset import RuleSet
 from tests.rules.build import LIFECYCLE, correlation, event, event_rule, observed, ruleset
 
 SPAN = 20
-COUNT = correlation("count", {"type": "event_count", "rules": ["x"], "group-by": ["actor.id"], "timespan": f"{SPAN}s", "condition": {"gte": 3}})
+COUNT = correlation(
+    "count", {"type": "event_count", "rules": ["x"], "group-by": ["actor.id"], "timespan": f"{SPAN}s", "condition": {"gte": 3}}
+)
 VALUES = correlation(
     "values",
-    {"type": "value_count", "rules": ["x"], "group-by": ["actor.id"], "timespan": f"{SPAN}s", "condition": {"field": "client.ip", "gte": 3}},
+    {
+        "type": "value_count",
+        "rules": ["x"],
+        "group-by": ["actor.id"],
+        "timespan": f"{SPAN}s",
+        "condition": {"field": "client.ip", "gte": 3},
+    },
     portcullis={"window": {"grace": f"{SPAN}s"}},
 )
 TOGETHER = correlation("together", {"type": "temporal", "rules": ["x", "y"], "group-by": ["actor.id"], "timespan": f"{SPAN}s"})
@@ -39,9 +47,7 @@ def rules(tmp_path_factory: pytest.TempPathFactory) -> RuleSet:
 
 def events_of(drawn: list[tuple[str, int, str, str]]) -> list[dict[str, Any]]:
     """Times made distinct, so that order is never a matter of arrival."""
-    return [
-        event(kind, at + number / 1000, who, uuid=f"e{number}", client={"ip": ip}) for number, (kind, at, who, ip) in enumerate(drawn)
-    ]
+    return [event(kind, at + number / 1000, who, uuid=f"e{number}", client={"ip": ip}) for number, (kind, at, who, ip) in enumerate(drawn)]
 
 
 def times(drawn: list[tuple[str, int, str, str]], who: str) -> list[tuple[float, str, str]]:
@@ -119,11 +125,11 @@ def test_a_redelivered_event_says_the_same_again_and_counts_once(rules: RuleSet,
 def test_one_alert_a_window(rules: RuleSet, drawn: list[tuple[str, int, str, str]]) -> None:
     classifier = Classifier(rules, LIFECYCLE)
     alerts: dict[tuple[str, str | None], list[float]] = {}
-    for kind, at, who, ip in sorted(drawn, key=lambda one: one[1]):
-        for one in classifier.observe(event(kind, at, who, uuid=f"{kind}{at}{who}{ip}{len(alerts)}", client={"ip": ip})).findings:
+    for number, (kind, at, who, ip) in enumerate(sorted(drawn, key=lambda one: one[1])):
+        for one in classifier.observe(event(kind, at, who, uuid=f"e{number}", client={"ip": ip})).findings:
             alerts.setdefault((one.rule, one.person), []).append(at)
     for found in alerts.values():
-        assert all(later - earlier > SPAN for earlier, later in zip(found, found[1:], strict=False))
+        assert all(later - earlier > SPAN for earlier, later in pairwise(found))
 
 
 def test_groups_are_bounded_and_what_is_forgotten_is_counted(tmp_path: Path) -> None:
