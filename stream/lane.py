@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 Item = Order | Knock | Command
 #: Slots of work that was put off as it came.
 ITEM = "item."
+#: Records a batch. What a batch asks of the vendors must be done well before the watchdog misses a commit.
+POLL_RECORDS = 100
 #: A worker that is fenced, but not yet told why, tries its scheduled work again after so long.
 FENCED_S = 1.0
 
@@ -49,6 +51,9 @@ class LaneRole(ABC):
     group: str
     work_topic: Topic
     work_model: type[Order] | type[Knock]
+    #: People worked on at once, and as many by the schedule. More would only wait for one another at the vendors' gates, until all of them
+    #: have run out of patience.
+    at_once: int
 
     def __init__(self, broker: Broker, settings: Settings, clock: Clock) -> None:
         self._broker, self._settings, self._clock = broker, settings, clock
@@ -57,7 +62,9 @@ class LaneRole(ABC):
         self.chains = Chains()
         self._waiting: dict[tuple[str, str], tuple[list[Item], asyncio.Task[None]]] = {}
         self.due = State(broker, self.publisher, topics.DUE, lambda key, value: self.schedule.changed(key, value))
-        self.worker = Worker(broker, self.group, [self.work_topic, topics.COMMANDS], self, settings.kafka.session_timeout_s)
+        self.worker = Worker(
+            broker, self.group, [self.work_topic, topics.COMMANDS], self, settings.kafka.session_timeout_s, poll_records=POLL_RECORDS
+        )
         self.schedule = Schedule(self.due, self.lane, self.worker.owns, self.chains, self._fire, clock, self.put_off_s)
         self.journal = KafkaJournal(self.publisher, self.intents, self.lane, clock)
         self.retries = RetryPolicy(settings.safety)
@@ -66,6 +73,7 @@ class LaneRole(ABC):
         self.beside: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._carried_out: deque[str] = deque(maxlen=1000)
+        self._fresh, self._scheduled = asyncio.Semaphore(self.at_once), asyncio.Semaphore(self.at_once)
 
     # --- to be said by each lane ----------------------------------------------------------------------------------------
 
@@ -220,25 +228,27 @@ class LaneRole(ABC):
 
     async def _patiently(self, who: tuple[str, str], items: Sequence[Item]) -> None:
         tenant, person = who
-        self._waiting.pop(who, None)
-        try:
-            async with asyncio.timeout(self.patience_s):
-                await self._close_open(tenant, person)
-                await self.work(tenant, person, items)
-        except TimeoutError:
-            await self.outlived(tenant, person, items)
+        async with self._fresh:
+            self._waiting.pop(who, None)
+            try:
+                async with asyncio.timeout(self.patience_s):
+                    await self._close_open(tenant, person)
+                    await self.work(tenant, person, items)
+            except TimeoutError:
+                await self.outlived(tenant, person, items)
 
     async def _fire(self, due: Due) -> None:
         """Scheduled work has the same fence and the same patience as a batch."""
-        try:
-            async with asyncio.timeout(max(self.patience_s * 3, 60.0)):
-                await self._close_open(due.tenant, due.person)
-                await self.later(due)
-        except TimeoutError:
-            await self.again(due, "took too long", "timeout", None)
-        except Fenced as error:
-            log.warning("%s", error)
-            await self._clock.sleep(FENCED_S)  # the entry is due still: without a pause it would ask the vendors again and again
+        async with self._scheduled:
+            try:
+                async with asyncio.timeout(max(self.patience_s * 3, 60.0)):
+                    await self._close_open(due.tenant, due.person)
+                    await self.later(due)
+            except TimeoutError:
+                await self.again(due, "took too long", "timeout", None)
+            except Fenced as error:
+                log.warning("%s", error)
+                await self._clock.sleep(FENCED_S)  # the entry is due still: without a pause it would ask the vendors again and again
 
     async def _resume(self, tenant: str, person: str) -> None:
         try:

@@ -41,6 +41,7 @@ class LockdownRole(LaneRole):
     group = "portcullis-lockdown"
     work_topic = topics.THREATS
     work_model = Order
+    at_once = 64
 
     def __init__(self, broker: Broker, settings: Settings, clock: Clock) -> None:
         super().__init__(broker, settings, clock)

@@ -42,6 +42,7 @@ class ProvisionRole(LaneRole):
     group = "portcullis-provision"
     work_topic = topics.KNOCKS
     work_model = Knock
+    at_once = 16
 
     def __init__(self, broker: Broker, settings: Settings, directory: Directory, clock: Clock) -> None:
         super().__init__(broker, settings, clock)

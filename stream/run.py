@@ -102,7 +102,9 @@ class Running:
             try:
                 async with asyncio.timeout(STOP_S):
                     await role.stop()
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:  # what is cancelled inside a client comes out of its `stop`
+                if (task := asyncio.current_task()) is not None and task.cancelling():
+                    raise
                 log.warning("a role did not stop cleanly, what it had not finished is delivered again: %r", error)
         self._started.clear()
         if self.house is not None:

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 #: Batches being worked at once, over all partitions of a worker.
 IN_FLIGHT = 64
+#: Records that one poll of all partitions hands out at most.
+POLL_RECORDS = 500
 #: No committed progress of a partition for so long while it holds something to do: the process ends (P4).
 STALLED_S = 120.0
 #: How often the ends of our partitions are read for that, and how long the answer may take.
@@ -92,6 +94,7 @@ class Worker:
         session_timeout_s: float = 20.0,
         *,
         stalled_s: float = STALLED_S,
+        poll_records: int = POLL_RECORDS,
     ) -> None:
         self._broker, self._group, self._handler = broker, group, handler
         self._topics = topics
@@ -101,6 +104,7 @@ class Worker:
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._watchdog = Watchdog(stalled_s)
         self._look_every_s = min(LOOK_EVERY_S, stalled_s / 2)
+        self._poll_records = poll_records
         self._ends = broker.reader()
         self._app = self._make_app()
 
@@ -117,7 +121,7 @@ class Worker:
             topic_allow_declare=False,
             stream_wait_empty=False,
             stream_buffer_maxsize=8,
-            broker_max_poll_records=500,
+            broker_max_poll_records=self._poll_records,
             broker_commit_interval=0.5,
             broker_session_timeout=self._session_timeout_s,
             broker_heartbeat_interval=min(3.0, self._session_timeout_s / 3),

@@ -179,7 +179,9 @@ class State(Follower):
 class Worker:
     """One member of a group that owns `owned`; `deliver` hands over what was not yet committed, a batch a partition, and waits."""
 
-    def __init__(self, broker: Log, group: str, topics: Sequence[Topic], handler: Any, session_timeout_s: float = 20.0) -> None:
+    def __init__(
+        self, broker: Log, group: str, topics: Sequence[Topic], handler: Any, session_timeout_s: float = 20.0, *, poll_records: int = 500
+    ) -> None:
         self.log, self.group, self.topics, self.handler = broker, group, topics, handler
         self.owned = set(range(broker.partitions))
         self.is_silent = False
