@@ -52,20 +52,20 @@ async def until(is_so: Callable[[], bool], patience_s: float = float("inf")) -> 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """One end of one process. `ordered`: the exit code that our signal should lead to, None where we sent none."""
+    """One end of one process. `ordered`: the exit codes that our signal may lead to, none where we sent none."""
 
     name: str
     code: int
-    ordered: int | None
+    ordered: tuple[int, ...]
     at: float
 
     @property
     def is_fault(self) -> bool:
-        return self.ordered is None and self.code == 70
+        return not self.ordered and self.code == 70
 
     @property
     def is_wrong(self) -> bool:
-        return self.code != self.ordered and not self.is_fault
+        return self.code not in self.ordered and not self.is_fault
 
 
 @dataclass(slots=True)
@@ -78,7 +78,7 @@ class Process:
     health: Path | None = None
     ends: list[End] = field(default_factory=list)
     _child: subprocess.Popen[bytes] | None = None
-    _ordered: int | None = None
+    _ordered: tuple[int, ...] = ()
     _stopping: bool = False
     _task: asyncio.Task[None] | None = None
 
@@ -87,7 +87,7 @@ class Process:
 
     async def _supervise(self) -> None:
         while not self._stopping:
-            self._ordered = None
+            self._ordered = ()
             with self.log.open("ab") as log:
                 self._child = self._spawn(log)
             code = await self._ended()
@@ -114,15 +114,19 @@ class Process:
         if strike.how == "kill":
             self._signal(signal.SIGKILL, -signal.SIGKILL)
         elif strike.how == "stop":
-            self._signal(signal.SIGTERM, 0)
+            self._terminate()
         else:
-            self._signal(signal.SIGSTOP, None)
+            self._signal(signal.SIGSTOP)
             await asyncio.sleep(strike.seconds)
-            self._signal(signal.SIGCONT, self._ordered)
+            self._signal(signal.SIGCONT)
 
-    def _signal(self, number: int, ordered: int | None) -> None:
+    def _terminate(self) -> None:
+        """A process that is only just starting has not heard of signals yet, and ends as any other does."""
+        self._signal(signal.SIGTERM, *((0,) if self.health is None or self.address() else (0, -signal.SIGTERM)))
+
+    def _signal(self, number: int, *ordered: int) -> None:
         assert self._child is not None
-        self._ordered = ordered
+        self._ordered = (*self._ordered, *ordered)
         with contextlib.suppress(ProcessLookupError):
             self._child.send_signal(number)
 
@@ -131,7 +135,7 @@ class Process:
         self._stopping = True
         began = time.monotonic()
         if self._child is not None and self._child.poll() is None:
-            self._signal(signal.SIGTERM, 0)
+            self._terminate()
             if not await until(lambda: self.pid is None, STOP_S):
                 self._child.kill()
         if self._task is not None:

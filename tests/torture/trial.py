@@ -64,7 +64,7 @@ class Trial:
         finally:
             await fleet.close()
         verdict.faults = [end for end in fleet.ends if end.is_fault]
-        verdict.other += [f"{end.name} ended with {end.code}, expected {end.ordered}" for end in fleet.ends if end.is_wrong]
+        verdict.other += [f"{end.name} ended with {end.code}, expected {end.ordered or 'no end'}" for end in fleet.ends if end.is_wrong]
         if keep is None and not _all_findings(verdict):
             shutil.rmtree(folder, ignore_errors=True)
         return verdict
