@@ -24,11 +24,17 @@ class Retries:
 
     def wait(self, due: Due) -> float:
         """Seconds until this entry may be tried again; 0.0 counts it as tried."""
-        if due.code in NO_RETRY:
-            return 0.0
         asked = [self._limits[name] for name in (due.slot, f"okta.{due.tenant}") if name in self._limits]
-        wait = max((max(one.breaker.view.retry_in, one.retries.wait()) for one in asked), default=0.0)
+        wait = max((one.breaker.view.retry_in for one in asked), default=0.0)
+        if wait > 0 or not _is_retry(due):
+            return wait
+        wait = max((one.retries.wait() for one in asked), default=0.0)
         if wait <= 0:
             for one in asked:
                 one.retries.try_retry()
         return wait
+
+
+def _is_retry(due: Due) -> bool:
+    """Something failed. Work that only took longer than its batch may (no attempts yet) was never tried to its end."""
+    return due.attempts > 0 and due.code not in NO_RETRY

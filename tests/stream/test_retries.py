@@ -103,6 +103,23 @@ async def test_retries_stay_below_a_tenth_of_the_requests_of_a_busy_minute() -> 
         assert FLOOR < busiest_minute(retries) <= 0.1 * busiest_minute(requests)
 
 
+@pytest.mark.parametrize(("attempts", "code", "looks"), [(0, "timeout", 30), (2, "remains", 30), (2, "closing", 30), (1, "timeout", FLOOR)])
+async def test_what_never_failed_is_no_retry(attempts: int, code: str, looks: int) -> None:
+    """A batch that took too long, a target that lags, another lane that is asked first: nobody is kept waiting for those."""
+    people = crowd(30)
+    world = World(*(person(one) for one in people))
+    box = Connector(world)
+    async with world.provision() as role:
+        put_behind(role, box)
+        now = world.clock.now()
+        for one in people:
+            await role.schedule.put(
+                Due(lane="provision", tenant=TENANT, person=one, slot="box", kind="retry", due=now, since=now, attempts=attempts, code=code)
+            )
+        await later(world, role, 1)
+        assert len({one for _, one in box.requests}) == looks
+
+
 async def test_who_was_put_off_is_still_due_after_a_restart() -> None:
     world = World(*(person(one) for one in crowd(FLOOR + 5)))
     box = Connector(world)
