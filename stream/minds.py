@@ -139,7 +139,10 @@ class Minds:
         except MalformedEvent:
             return
         tenant = (record.key or b"").decode("utf-8", "replace")
-        self.observe(tenant, record.partition, record.offset, event, datetime.fromtimestamp(record.timestamp / 1000, UTC))
+        try:
+            self.observe(tenant, record.partition, record.offset, event, datetime.fromtimestamp(record.timestamp / 1000, UTC))
+        except Exception:  # told when it was judged the first time; it must not keep the role from starting
+            log.exception("event %s could not be recalled", event["uuid"])
 
     def _mind(self, tenant: str, partition: int) -> Mind:
         mind = self._minds.get(tenant)
