@@ -120,6 +120,11 @@ def build_filter(document: Document, placeholders: Placeholders) -> Filter:
 
 def _compile(document: Document, compiler: Compiler, section: Section) -> tuple[Node, tuple[tuple[Check | None, Severity], ...]]:
     severities: list[tuple[Check | None, Severity]] = []
+    for identifier in section.severity:
+        if identifier not in document.data["detection"] and not (identifier == "first_seen" and section.first_seen is not None):
+            raise document.refuse(
+                f"portcullis.severity: {identifier!r} is no search identifier of this rule", "portcullis", "severity", identifier
+            )
     try:
         root = compiler.expression().root
         for identifier, severity in section.severity.items():

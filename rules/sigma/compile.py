@@ -69,9 +69,7 @@ class Compiler:
         return Expression(disjunction([self._condition(root, True) for root in roots]))
 
     def named(self, identifier: str) -> Node:
-        """One search identifier alone. Raises Refused where there is none of that name."""
-        if identifier not in self._detections.detections:
-            raise Refused(f"portcullis.severity: {identifier!r} is no search identifier of this rule")
+        """One search identifier alone. Raises Refused."""
         return self._named(identifier, True)
 
     def _condition(self, item: Any, positive: bool) -> Node:

@@ -180,7 +180,9 @@ def locate(document: Document, error: SigmaError) -> ConfigurationError:
                     return document.refuse(reason, "detection", identifier, *keys)
             except (TypeError, ValueError, AttributeError):
                 return document.refuse(reason, "detection", identifier, *keys)
-    return document.refuse(reason, "correlation" if "correlation" in document.data else "detection")
+    folded = reason.casefold().replace(" ", "")
+    named = next((key for key in document.data if key not in ("detection", "correlation") and key.casefold() in folded), None)
+    return document.refuse(reason, *((named,) if named else ("detection",) if "detectio" in folded or "condition" in folded else ()))
 
 
 def _alone(definition: Any, keys: Keys = ()) -> Iterator[tuple[Keys, Any]]:
