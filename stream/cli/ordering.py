@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import click
 
 from model.errors import ConfigurationError
-from model.settings import Settings, load
+from model.settings import BrakeSettings, Settings, load
 from stream import linking, topics
 from stream.cli.common import CONFIG, JSON, console, print_json, run_async, table
 from stream.desk import Desk, desk
@@ -115,7 +116,8 @@ def brakes() -> None:
 @JSON
 def brakes_list(config: Path, as_json: bool) -> None:
     """Each brake, how many people it counts now, and whether it is tripped."""
-    rows = at_desk(load(config), _brakes)
+    settings = load(config)
+    rows = at_desk(settings, lambda one: _brakes(one, settings.safety.brakes, datetime.now(UTC)))
     if as_json:
         print_json(rows)
     else:
@@ -138,21 +140,24 @@ def brakes_reset(config: Path, brake: str, actor: str, reason: str) -> None:
     console.print(f"reset of {brake} ordered")
 
 
-async def _brakes(one: Desk) -> list[dict[str, Any]]:
+async def _brakes(one: Desk, settings: BrakeSettings, now: datetime) -> list[dict[str, Any]]:
+    """People within each brake's window; whoever left it stands on the topic still and counts no more."""
+    locked_since = now - timedelta(seconds=settings.lockdown_window_s)
+    removed_since = now - timedelta(seconds=settings.removal_window_s)
     rows: dict[str, dict[str, Any]] = {}
     for key, value in (await one.snapshot(topics.BRAKES)).items():
         kind, _, rest = key.partition(":")
         if kind == "lockdown":
             state: BrakeState = BrakeState.from_bytes(value)
             tripped = state.tripped.isoformat() if state.tripped else None
-            rows[key] = {"brake": key, "people": len(state.locks), "tripped": tripped}
+            rows[key] = {"brake": key, "people": sum(when > locked_since for _, when in state.locks), "tripped": tripped}
         elif kind in ("removal", "tripped"):
             scope = rest if kind == "tripped" else rest.rpartition(":")[0]
             row = rows.setdefault(f"removal:{scope}", {"brake": f"removal:{scope}", "people": 0, "tripped": None})
             if kind == "tripped":
                 row["tripped"] = value.decode()
             else:
-                row["people"] += 1
+                row["people"] += datetime.fromisoformat(value.decode()) > removed_since
     for key, value in (await one.snapshot(topics.COUNTS)).items():
         if key.endswith(":last"):
             swept: Swept = Swept.from_bytes(value)
