@@ -167,7 +167,7 @@ def _targets(kind: str, user: int, number: int, chance: random.Random) -> list[d
                 "detailEntry": None,
             },
         ]
-    if kind.startswith("group.") or kind.startswith("application.user_membership"):
+    if kind.startswith(("group.", "application.user_membership")):
         return [
             _user(chance.randrange(10_000)),
             {
