@@ -29,6 +29,8 @@ class Follower:
     def __init__(self, broker: Broker, topic: Topic, on_change: Seen | None = None) -> None:
         self._broker, self._topic, self._on_change = broker, topic, on_change
         self._consumer = broker.reader()
+        #: Asks for ends on a connection of its own: on the consumer's, an answer would wait behind the fetch that waits for data (50 ms).
+        self._ends = broker.reader()
         self._task: asyncio.Task[None] | None = None
         self._moved = asyncio.Condition()
         #: Own writes that did not come back yet; and, per partition, up to where everything has.
@@ -40,6 +42,7 @@ class Follower:
     async def start(self) -> None:
         """Reads the topic to its end and goes on following it."""
         await self._consumer.start()
+        await self._ends.start()
         partitions = self._broker.all_partitions(self._topic.name)
         self._consumer.assign(partitions)
         for partition, offset in (await self._consumer.beginning_offsets(partitions)).items():
@@ -51,6 +54,7 @@ class Follower:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        await self._ends.stop()
         await self._consumer.stop()
 
     async def _follow(self) -> None:
@@ -105,7 +109,7 @@ class Follower:
         """Returns when everything that stood in the topic at the call has been taken. A dead follower stops what relies on it (D11)."""
         try:
             async with asyncio.timeout(timeout_s):
-                ends = await self._consumer.end_offsets(self._broker.all_partitions(self._topic.name))
+                ends = await self._ends.end_offsets(self._broker.all_partitions(self._topic.name))
                 async with self._moved:
                     await self._moved.wait_for(lambda: self.dead is not None or self._reached(ends))
         except TimeoutError:
