@@ -8,7 +8,6 @@ or work due before now + S, for S seconds.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
 import signal
@@ -142,16 +141,19 @@ class Running:
             await self._clock.sleep(0.25)
             if seconds is None and on_tick is None:
                 continue
-            with contextlib.suppress(asyncio.TimeoutError):
+            try:
                 lags = await self.lags()
-                if on_tick is not None:
-                    on_tick(lags)
-                if seconds is None:
-                    continue
-                due = sum(role.due_before(seconds) for role in self.roles.values() if isinstance(role, LaneRole))
-                quiet = quiet + 0.25 if not any(lags.values()) and not due else 0.0
-                if quiet >= seconds:
-                    return
+            except (TimeoutError, KafkaError):  # nobody can say now: then it is not idle
+                quiet = 0.0
+                continue
+            if on_tick is not None:
+                on_tick(lags)
+            if seconds is None:
+                continue
+            due = sum(role.due_before(seconds) for role in self.roles.values() if isinstance(role, LaneRole))
+            quiet = quiet + 0.25 if not any(lags.values()) and not due else 0.0
+            if quiet >= seconds:
+                return
 
 
 def listen_to_signals(stop: Callable[[], object]) -> None:
