@@ -103,7 +103,10 @@ async def test_retries_stay_below_a_tenth_of_the_requests_of_a_busy_minute() -> 
         assert FLOOR < busiest_minute(retries) <= 0.1 * busiest_minute(requests)
 
 
-@pytest.mark.parametrize(("attempts", "code", "looks"), [(0, "timeout", 30), (2, "remains", 30), (2, "closing", 30), (1, "timeout", FLOOR)])
+@pytest.mark.parametrize(
+    ("attempts", "code", "looks"),
+    [(0, "timeout", 30), (2, "remains", 30), (2, "closing", 30), (2, "BreakerOpen", 30), (1, "timeout", FLOOR)],
+)
 async def test_what_never_failed_is_no_retry(attempts: int, code: str, looks: int) -> None:
     """A batch that took too long, a target that lags, another lane that is asked first: nobody is kept waiting for those."""
     people = crowd(30)
