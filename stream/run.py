@@ -85,8 +85,19 @@ class Running:
         self.house = await build_house(self.settings, self.broker, self._clock, self.names, policy=self._policy)
         self.roles = build_roles(self.house, self.names, self._policy, self._ruleset)
         self._started = list(self.roles.values())
-        await asyncio.gather(*(self._start_role(name, role) for name, role in self.roles.items()))
+        await self._start_roles()
         self._health.ready = True
+
+    async def _start_roles(self) -> None:
+        """Where one cannot start, the others are let go of before they are stopped."""
+        starting = [asyncio.create_task(self._start_role(name, role)) for name, role in self.roles.items()]
+        try:
+            await asyncio.gather(*starting)
+        except BaseException:
+            for task in starting:
+                task.cancel()
+            await asyncio.gather(*starting, return_exceptions=True)
+            raise
 
     async def _start_role(self, name: str, role: Role) -> None:
         """All at once: a Faust app takes seconds to join its group, and none needs another to be there first."""
