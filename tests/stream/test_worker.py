@@ -174,6 +174,7 @@ async def test_a_revocation_cancels_the_work_in_hand_and_waits_for_its_end(kafka
         async with site.working(Station("b", floor, quick)) as second:
             await until(lambda: len(second.owned) == 2)
             await until(lambda: begun)
+            await until(lambda: len(first.owned) == 2)
             assert len(floor.cancelled) == 16
             assert [len(tps) for tps in slow.revocations if tps] == [4]
             assert max(ended) <= min(begun)

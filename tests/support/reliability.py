@@ -98,6 +98,7 @@ FAULTS: dict[int, Fault] = {
     43: Fault("The target is break-glass, ourselves, or an administrator", "refused, and somebody is paged"),
     44: Fault("The protected list is missing, empty, or names somebody twice", "lockdowns wait for approval, removals hold"),
     45: Fault("Our own action comes back as an event", "recorded, and no loop"),
+    49: Fault("Slack is away", "what is to be said waits and is said later; nobody's containment waits for it"),
     50: Fault("A row edited, deleted, swapped; the tail cut; an old copy put back", "found and named"),
     51: Fault("The recorder's disk is full", "it ends with a fault and loses nothing"),
     52: Fault("A reader holds the audit file when the recorder starts", "waited for at most a second, then named"),
