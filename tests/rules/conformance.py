@@ -43,7 +43,15 @@ class Group:
 def groups() -> list[Group]:
     rows = yaml.safe_load(TABLE.read_text(encoding="utf-8"))
     return [
-        Group(number, row["feature"], row["means"], row["detection"], tuple(row.get("matches", ())), tuple(row.get("misses", ())), row.get("refused"))
+        Group(
+            number,
+            row["feature"],
+            row["means"],
+            row["detection"],
+            tuple(row.get("matches", ())),
+            tuple(row.get("misses", ())),
+            row.get("refused"),
+        )
         for number, row in enumerate(rows)
     ]
 
