@@ -31,7 +31,7 @@ from rules.sigma.program import Got, Read, program
 
 #: Okta has 1,274 event types; beyond this many, a type's plan is worked out anew each time.
 _MOST_PLANS = 8192
-#: Verdicts kept for one type, so that the same is not built again for every event of a person.
+#: Verdicts kept for one type.
 _MOST_QUIET = 4096
 _CREATED = "user.lifecycle.create"
 
@@ -84,18 +84,22 @@ class Classifier:
         """As `verdict`, with everything that came before: the findings of correlations that this event completes, or whose windows its
         time closes, stand with it (D32). `received` is when it came (None: unknown, offline). Never raises."""
         plan = self._plan_for(event)
-        found: list[Finding] = []
         matches, read = plan.matches(event)
-        if matches or plan.notes or self.correlator.closing:
-            seen = Observation(event, time_of(event, received, self.correlator.clock))
-            if self.correlator.closing:
-                found.extend(self.correlator.advance(seen.time, seen))
-            elif seen.time > self.correlator.clock:
-                self.correlator.clock = seen.time
-            self._follow(matches, read, seen, found)
-            if plan.notes and self._guards is not None:
-                self._guards.note(seen)
-        return _verdict(plan, people_of(event, plan.person), found, self.ruleset)
+        who = people_of(event, plan.person)
+        if not matches and not plan.notes and not self.correlator.closing:
+            return plan.quiet.get(who) or _quiet(plan, who)
+        found: list[Finding] = []
+        seen = Observation(event, time_of(event, received, self.correlator.clock))
+        if self.correlator.closing:
+            found.extend(self.correlator.advance(seen.time, seen))
+        elif seen.time > self.correlator.clock:
+            self.correlator.clock = seen.time
+        self._follow(matches, read, seen, found)
+        if plan.notes and self._guards is not None:
+            self._guards.note(seen)
+        if not found:
+            return plan.quiet.get(who) or _quiet(plan, who)
+        return _verdict(plan, who, found, self.ruleset)
 
     def tick(self, now: datetime) -> tuple[Finding, ...]:
         """Findings of windows that end by `now` where no event says so. Only for a log that is read to its end: event time then keeps
@@ -197,15 +201,17 @@ def _places(wanted: tuple[Read, Read | None] | None, reads: dict[Read, int]) -> 
     return at, -1 if value is None else reads.setdefault(value, len(reads))
 
 
+def _quiet(plan: _Plan, who: tuple[str, ...]) -> Verdict:
+    """The verdict of an event that no rule speaks of; kept, so that the same is not built again for every event of a person."""
+    if len(plan.quiet) >= _MOST_QUIET:
+        plan.quiet.clear()
+    found = plan.quiet[who] = Verdict(plan.moment, plan.moment, who)
+    return found
+
+
 def _verdict(plan: _Plan, who: tuple[str, ...], found: list[Finding], ruleset: RuleSet) -> Verdict:
     if not found:
-        quiet = plan.quiet.get(who)
-        if quiet is None:
-            quiet = Verdict(plan.moment, plan.moment, who)
-            if len(plan.quiet) >= _MOST_QUIET:
-                plan.quiet.clear()
-            plan.quiet[who] = quiet
-        return quiet
+        return plan.quiet.get(who) or _quiet(plan, who)
     shadowed = ruleset.shadowed
     findings = tuple(one for one in found if one.rule not in shadowed)
     threat = any(one.response is not Response.ALERT for one in findings)

@@ -17,19 +17,20 @@ def people_of(event: dict[str, Any], how: PersonRule) -> tuple[str, ...]:
     """Ids of the persons that the event names under a person rule, in order, each once."""
     if how == "none":
         return ()
+    found: tuple[str, ...] = ()
     if how != "actor":
         targets = event.get("target")
         if targets.__class__ is list:
-            found = [
-                one["id"]
-                for one in targets
-                if one.__class__ is dict and one.get("type") == "User" and (who := one.get("id")).__class__ is str and _is_safe(who)
-            ]
-            if found:
-                return (found[0],) if len(found) == 1 else tuple(dict.fromkeys(found))
-        if how == "target":
-            return ()
+            for one in targets:
+                if one.__class__ is dict and one.get("type") == "User":
+                    who = one.get("id")
+                    if who.__class__ is str and who not in found and _is_safe(who):
+                        found = (*found, who)
+        if found or how == "target":
+            return found
     actor = event.get("actor")
-    if actor.__class__ is dict and actor.get("type") == "User" and (who := actor.get("id")).__class__ is str and _is_safe(who):
-        return (who,)
+    if actor.__class__ is dict and actor.get("type") == "User":
+        who = actor.get("id")
+        if who.__class__ is str and _is_safe(who):
+            return (who,)
     return ()

@@ -79,6 +79,7 @@ class Node:
             section = section.model_copy(update={"grace": absence.grace, "max_groups": absence.max_groups})
         self.limits = Limits(spec.span, section.grace, section.max_events or _most_events(rule), section.min_gap)
         self.groups = Groups(section.max_groups, spec.span + section.grace)
+        self._windows = self.groups.windows
         self.person_from = _position(rule, rule.section.person_from)
         #: Who is meant matters where alerts are made for persons.
         self.person: PersonRule | None = rule.person if rule.emits else None
@@ -118,7 +119,7 @@ class Node:
         """As `feed`, for one group and one value."""
         who = None if self.person is None else seen.who(self.person)
         if self._collapses:
-            window = self.groups.windows.get(key)
+            window = self._windows.get(key)
             if window is not None and window.entries:
                 # What the newest entry could complete it completed; one that says the same takes its place (exact while grace ≤ span).
                 last = window.entries[-1]
@@ -170,7 +171,7 @@ class OrderedNode(Node):
         self._last = len(self.spec.members) - 1
 
     def feed_one(self, member: int, key: GroupKey, value: Any, seen: Observation, clock: float) -> Sequence[Found]:
-        if member != 0 and not _follows(self.groups.windows.get(key), member):
+        if member != 0 and not _follows(self._windows.get(key), member):
             self._waiting.add(seen, member, clock)
             return NOTHING
         return super().feed_one(member, key, value, seen, clock)

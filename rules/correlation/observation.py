@@ -58,11 +58,13 @@ class Observation:
         self.time = time
         uuid = event.get("uuid")
         self.uuid: str = uuid if uuid.__class__ is str else ""
-        #: What readers gave, by reader.
-        self.read: dict[KeyReader, list[GroupKey]] = {}
-        self.whose: dict[PersonRule, str | None] = {}
+        #: What readers gave, by reader; who was meant, by rule.
+        self.read: dict[KeyReader, list[GroupKey]] | None = None
+        self.whose: dict[PersonRule, str | None] | None = None
 
     def keys(self, reader: KeyReader) -> list[GroupKey]:
+        if self.read is None:
+            self.read = {}
         found = self.read.get(reader)
         if found is None:
             found = self.read[reader] = reader(self.event)
@@ -70,6 +72,8 @@ class Observation:
 
     def who(self, rule: PersonRule) -> str | None:
         """The one person that the event names under a rule; None for nobody or several (D2)."""
+        if self.whose is None:
+            self.whose = {}
         if rule not in self.whose:
             found = people_of(self.event, rule)
             self.whose[rule] = found[0] if len(found) == 1 else None

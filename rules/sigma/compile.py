@@ -207,26 +207,34 @@ def _exact_leaf(field: str, texts: frozenset[str]) -> Leaf:
 
 
 def _exact_check(first: str, second: str, texts: frozenset[str], slow: Check) -> Check:
-    """`slow` for two keys, without a call where two dicts and a text are met."""
+    """`slow` for two keys, without a call where an object, or a list of objects, holds a text."""
     wanted = texts | {upper for text in texts if (upper := text.upper()).casefold() == text}
 
     def check(event: Event) -> bool:
         node = event.get(first)
-        if node.__class__ is dict:
-            value = node.get(second)
-            if value.__class__ is str:
-                return value in wanted or value.casefold() in texts
-        return slow(event)
+        for one in (node,) if node.__class__ is dict else node if node.__class__ is list else (None,):
+            value = one.get(second) if one.__class__ is dict else None
+            if value.__class__ is not str:
+                return slow(event)
+            if value in wanted or value.casefold() in texts:
+                return True
+        return False
 
     return check
 
 
 def _plain_values(values: list[SigmaType]) -> frozenset[str] | None:
+    """The values as whole texts without case (true and false are texts); None where one is more than that."""
     plain: set[str] = set()
     for value in values:
-        if not isinstance(value, SigmaString) or isinstance(value, SigmaCasedString) or not all(isinstance(part, str) for part in value.s):
+        if isinstance(value, SigmaBool):
+            plain.add("true" if value.boolean else "false")
+        elif (
+            isinstance(value, SigmaCasedString) or not isinstance(value, SigmaString) or not all(isinstance(part, str) for part in value.s)
+        ):
             return None
-        plain.add("".join(str(part) for part in value.s).casefold())
+        else:
+            plain.add("".join(str(part) for part in value.s).casefold())
     return frozenset(plain)
 
 

@@ -9,10 +9,11 @@ given, never text in it. Rejected: closures only (slower), and a bytecode of our
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from rules.sigma.expression import And, Check, Const, Leaf, Node, Not, compiled
+from rules.sigma.expression import And, Check, Const, Leaf, Node, Not, compiled, leaves_of
 from rules.sigma.field import MISSING, Event, Only, path_of, reader
 from rules.sigma.text import structure_of
 
@@ -23,6 +24,10 @@ Read = tuple[tuple[str, ...], ...]
 Got = tuple[Any, ...] | bool | None
 #: Paths deeper than this are left to closures.
 _DEEPEST_PATH = 6
+
+#: Values of one field remembered by one question, and fields whose values are too many for that.
+_MOST_VERDICTS = 256
+_MANY_VALUED = frozenset({"id", "alternateId", "displayName", "ipAddress", "uuid", "externalSessionId", "requestUri", "url"})
 
 _NOTHING: dict[str, Any] = {}
 
@@ -43,16 +48,32 @@ def program(asked: Sequence[tuple[Node, Hit]], reads: Sequence[Read] = ()) -> Ca
 
 def _opened(value: Any) -> dict[str, Any] | None:
     """A value that is no dict, as the object that a path goes on in: empty for what holds nothing; None for lists, which ask for the closures."""
-    if isinstance(value, str):
-        value = structure_of(value)
-    if isinstance(value, dict):
-        return value
-    return None if isinstance(value, list) else _NOTHING
+    found = structure_of(value) if value.__class__ is str else value
+    if found.__class__ is dict:
+        return found
+    return None if found.__class__ is list else _NOTHING
+
+
+class _Verdicts(dict[str, bool]):
+    """Text → whether it is one of some texts, remembered: fields such as `outcome.result` have few values, and each event asks again."""
+
+    def __init__(self, folded: frozenset[str]) -> None:
+        super().__init__()
+        self._folded = folded
+
+    def __missing__(self, text: str) -> bool:
+        found = text.casefold() in self._folded
+        if len(self) >= _MOST_VERDICTS:
+            self.clear()
+        self[text] = found
+        return found
 
 
 class _Writer:
     def __init__(self) -> None:
-        self._constants: dict[str, Any] = {"opened": _opened}
+        self._constants: dict[str, Any] = {"opened": _opened, "nothing": _NOTHING}
+        self._uses: Counter[Leaf] = Counter()
+        self._answers: dict[Leaf, str] = {}
         self._lines: list[str] = []
         self._reads: list[str] = []
         self._read_names: dict[Read, str] = {}
@@ -61,6 +82,7 @@ class _Writer:
 
     def write(self, asked: Sequence[tuple[Node, Any]], reads: Sequence[Read], slow: Callable[[Event], Any]) -> Callable[[Event], Any]:
         self._constants["slow"] = slow
+        self._uses.update(leaf for node, _ in asked for leaf, _ in leaves_of(node))
         body = [f"    if {self._node(node)}:\n        hits.append({self._constant('H', hit)})" for node, hit in asked]
         texts = [self._read(read) for read in reads]
         answer = [
@@ -114,16 +136,32 @@ class _Writer:
         return f"({word.join(self._node(child) for child in sorted(node.children, key=_weight))})"
 
     def _leaf(self, leaf: Leaf) -> str:
+        """The leaf as an expression; one that several rules ask, and that costs little, is answered once, before all of them."""
         path = _plain_path(leaf)
         if path is None:
             return f"{self._constant('L', leaf.check)}(event)"
+        if leaf in self._answers:
+            return self._answers[leaf]
+        answer = self._comparison(leaf, path)
+        if self._uses[leaf] == 1:
+            return answer
+        name = self._answers[leaf] = f"b{len(self._answers)}"
+        self._lines.append(f"    {name} = {answer}")
+        return name
+
+    def _comparison(self, leaf: Leaf, path: tuple[str, ...]) -> str:
         assert leaf.values is not None
-        wanted = leaf.values | {upper for text in leaf.values if (upper := text.upper()).casefold() == text}
-        fast, folded = self._constant("W", wanted), self._constant("T", leaf.values)
         value = f"v{len(self._constants)}"
+        if path[-1] in _MANY_VALUED:
+            wanted = leaf.values | {upper for text in leaf.values if (upper := text.upper()).casefold() == text}
+            test = f"({value} in {self._constant('W', wanted)} or {value}.casefold() in {self._constant('T', leaf.values)})"
+        else:
+            test = f"{self._constant('V', _Verdicts(leaf.values))}[{value}]"
         read = f"({value} := {self._object(path[:-1])}.get({path[-1]!r})).__class__ is str"
-        otherwise = f"{value} is not None and {self._constant('L', leaf.check)}(event)"
-        return f"(({value} in {fast} or {value}.casefold() in {folded}) if {read} else ({otherwise}))"
+        other = f"{value} is not None and {self._constant('L', leaf.check)}(event)"
+        if flags := tuple(flag for flag in (True, False) if str(flag).casefold() in leaf.values):
+            other = f"{value} in {flags!r} if {value}.__class__ is bool else {other}"
+        return f"({test} if {read} else ({other}))"
 
     def _object(self, path: tuple[str, ...]) -> str:
         """The name of the object at a path, fetched at the function's beginning."""
@@ -134,7 +172,7 @@ class _Writer:
             self._lines += [
                 f"    {name} = {parent}.get({path[-1]!r})",
                 f"    if {name}.__class__ is not dict:",
-                f"        {name} = opened({name})",
+                f"        {name} = nothing if {name} is None else opened({name})",
                 f"        if {name} is None:",
                 "            return slow(event)",
             ]
