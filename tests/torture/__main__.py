@@ -27,6 +27,9 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--workers", type=_count, default=1, metavar="N", help="processes of classifier, lockdown and provision each")
     parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same script")
     parser.add_argument("--aim", choices=VICTIMS, action="append", default=[], help="kill this role only (may be given again)")
+    parser.add_argument(
+        "--slow", type=float, default=0.0, metavar="S", help="Box answers each call so much later: more is in hand at a kill"
+    )
     parser.add_argument("--keep", type=Path, metavar="DIR", help="logs and ledgers stay here")
     parser.add_argument("--dry-run", action="store_true", help="the roles run with --dry-run: no vendor may see a call")
     parser.add_argument("--sabotage", choices=sorted(sabotage.ACTS), help="take one guarantee out: the run must then fail")
@@ -49,7 +52,14 @@ def main(argv: list[str] | None = None) -> int:
     asked = arguments(argv)
     console = Console(highlight=False)
     script = make_script(
-        asked.seed, asked.events, asked.kills, asked.broker_kills, asked.workers, aim=tuple(asked.aim), broker_down_s=asked.broker_down
+        asked.seed,
+        asked.events,
+        asked.kills,
+        asked.broker_kills,
+        asked.workers,
+        aim=tuple(asked.aim),
+        broker_down_s=asked.broker_down,
+        slow_s=asked.slow,
     )
     trial = Trial(script, asked.workers, asked.sabotage, asked.dry_run)
     keep = asked.keep.resolve() if asked.keep is not None else None
