@@ -58,7 +58,9 @@ class LaneRole(ABC):
     def __init__(self, broker: Broker, settings: Settings, clock: Clock) -> None:
         self._broker, self._settings, self._clock = broker, settings, clock
         self.publisher = Publisher(broker)
-        self.intents = State(broker, self.publisher, topics.INTENTS)
+        #: For what a call waits for: one producer has one request under way, and a Hold that is being written would go before the intent.
+        self._before_calls = Publisher(broker)
+        self.intents = State(broker, self._before_calls, topics.INTENTS)
         self.chains = Chains()
         self._waiting: dict[tuple[str, str], tuple[list[Item], asyncio.Task[None]]] = {}
         self.due = State(broker, self.publisher, topics.DUE, lambda key, value: self.schedule.changed(key, value))
@@ -66,7 +68,7 @@ class LaneRole(ABC):
             broker, self.group, [self.work_topic, topics.COMMANDS], self, settings.kafka.session_timeout_s, poll_records=POLL_RECORDS
         )
         self.schedule = Schedule(self.due, self.lane, self.worker.owns, self.chains, self._fire, clock, self.put_off_s)
-        self.journal = KafkaJournal(self.publisher, self.intents, self.lane, clock)
+        self.journal = KafkaJournal(self._before_calls, self.intents, self.lane, clock)
         self.retries = RetryPolicy(settings.safety)
         self.patience_s = settings.safety.batch_patience_s
         #: Coroutine functions that run as long as the lane does; one that ends or fails ends the process.
@@ -109,6 +111,7 @@ class LaneRole(ABC):
 
     async def start(self) -> None:
         await self.publisher.start()
+        await self._before_calls.start()
         for follower in (self.intents, self.due, *self.followers()):
             await follower.start()
         self._tasks = [asyncio.create_task(self.schedule.run_forever(), name=f"{self.lane} schedule")]
@@ -123,6 +126,7 @@ class LaneRole(ABC):
         await self.chains.cancel()
         for follower in (*self.followers(), self.due, self.intents):
             await follower.stop()
+        await self._before_calls.stop()
         await self.publisher.stop()
 
     async def failed(self) -> None:

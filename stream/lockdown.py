@@ -113,9 +113,9 @@ class LockdownRole(LaneRole):
                 reason=order.decisions[0].title if order.decisions else "",
             )  # fmt: skip
         delivered_again = standing is not None and standing.incident == digest("incident", order.tenant, order.person, order.event.uuid)
-        opened, result = await asyncio.gather(
-            self._tell_incident(order, incident, "open", None),
+        result, opened = await asyncio.gather(  # the Hold's write goes first: the looks wait for it, the incident waits for nobody
             self._engine.contain(order, hold, incident, attempt=2 if delivered_again else 1),
+            self._tell_incident(order, incident, "open", None),
             return_exceptions=True,
         )
         for outcome in (result, opened):
