@@ -48,23 +48,23 @@ class Waiting:
 
     def __init__(self, grace: float) -> None:
         self._grace = grace
-        self._queue: deque[tuple[Observation, int]] = deque(maxlen=MOST_WAITING if grace > 0 else 0)
+        self._queue: deque[tuple[GroupKey, Entry]] = deque(maxlen=MOST_WAITING)
         #: The latest event time among them.
         self.until = float("-inf")
 
-    def add(self, seen: Observation, member: int, clock: float) -> None:
+    def add(self, key: GroupKey, entry: Entry, clock: float) -> None:
         queue = self._queue
-        if queue and queue[0][0].time < clock - self._grace:
+        if queue and queue[0][1][0] < clock - self._grace:
             queue.popleft()
-        queue.append((seen, member))
-        if seen.time > self.until:
-            self.until = seen.time
+        queue.append((key, entry))
+        if entry[0] > self.until:
+            self.until = entry[0]
 
-    def later_than(self, entry: Entry) -> list[tuple[Observation, int]]:
-        """What waits of other events at or after the entry's time."""
+    def later_than(self, key: GroupKey, entry: Entry) -> list[Entry]:
+        """What waits of the group, from other events at or after the entry's time."""
         if entry.time > self.until:
             return []
-        return [(seen, member) for seen, member in self._queue if seen.time >= entry.time and seen.uuid != entry.uuid]
+        return [one for group, one in self._queue if group == key and one.time >= entry.time and one.uuid != entry.uuid]
 
 
 class Node:
@@ -167,13 +167,18 @@ class OrderedNode(Node):
     def __init__(self, rule: Rule) -> None:
         super().__init__(rule)
         # A step that must be `min_gap` later than the one before cannot overtake it by less than the gap.
-        self._waiting = Waiting(self.limits.grace - self.limits.min_gap)
+        overtakes = self.limits.grace - self.limits.min_gap
+        self._waiting = Waiting(overtakes) if overtakes > 0 else None
         self._last = len(self.spec.members) - 1
 
     def feed_one(self, member: int, key: GroupKey, value: Any, seen: Observation, clock: float) -> Sequence[Found]:
-        if member != 0 and not _follows(self._windows.get(key), member):
-            self._waiting.add(seen, member, clock)
-            return NOTHING
+        if member != 0:
+            window = self._windows.get(key)
+            if window is None or not _follows(window, member):
+                if self._waiting is not None and member != ENDS:
+                    who = None if self.person is None else seen.who(self.person)
+                    self._waiting.add(key, entry_of((seen.time, seen.uuid, member, value, who)), clock)
+                return NOTHING
         return super().feed_one(member, key, value, seen, clock)
 
     def take(self, key: GroupKey, entry: Entry, clock: float) -> Sequence[Found]:
@@ -182,11 +187,8 @@ class OrderedNode(Node):
             again = in_order(window, self._last + 1, self.limits) if entry.member == self._last else []
             return [Found(key, window, hit) for hit in again if hit.by.uuid == entry.uuid]
         fresh = {entry}
-        for seen, member in self._waiting.later_than(entry):
-            if key in seen.keys(self.keys[member]):
-                late = Entry(seen.time, seen.uuid, member, NO_VALUE, None if self.person is None else seen.who(self.person))
-                if window.insert(late, self.limits) is not None:
-                    fresh.add(late)
+        late = [] if self._waiting is None else self._waiting.later_than(key, entry)
+        fresh.update(one for one in late if window.insert(one, self.limits) is not None)
         if entry.member != self._last and len(fresh) == 1 and entry is window.entries[-1]:
             return NOTHING
         return [Found(key, window, hit) for hit in in_order(window, self._last + 1, self.limits) if not fresh.isdisjoint(hit.entries)]
@@ -313,8 +315,6 @@ def _position(rule: Rule, name: str | None) -> int | None:
     return None if name is None or rule.spec is None or name not in rule.spec.members else rule.spec.members.index(name)
 
 
-def _follows(window: Window | None, member: int) -> bool:
+def _follows(window: Window, member: int) -> bool:
     """True where the group has what this member follows (ENDS follows anything)."""
-    if window is None or member == ENDS:
-        return window is not None
-    return any(entry[2] == member - 1 for entry in window.entries)
+    return member == ENDS or any(entry[2] == member - 1 for entry in window.entries)
