@@ -173,6 +173,8 @@ async def settled(role: LaneRole) -> None:
     while quiet < 60:
         await asyncio.sleep(0)
         quiet = 0 if len(role.chains) else quiet + 1
+    if isinstance(role.schedule.failure, Killed):
+        raise Killed
     assert role.schedule.failure is None, role.schedule.failure
 
 

@@ -1,14 +1,9 @@
-"""What is not ours any more is not touched: a process that was stopped past its session, and a broker that was away."""
+"""A heartbeat that is too old, and a broker that was away. (A process that slept through its session: test_frozen.py.)"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import signal
-import sys
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -17,59 +12,6 @@ from tests.stream.stations import SESSION_S, Floor, Site, Station, until
 from tests.support.kafka_fixtures import AnyBroker, Kafka
 
 pytestmark = pytest.mark.kafka
-
-
-class Child:
-    """`lines` with the moment at which each arrived."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.process = process
-        self.lines: list[tuple[float, str]] = []
-        self._reading = asyncio.create_task(self._read())
-
-    async def _read(self) -> None:
-        assert self.process.stdout is not None
-        async for line in self.process.stdout:
-            self.lines.append((time.monotonic(), line.decode().strip()))
-
-    def said(self, word: str) -> list[float]:
-        return [at for at, line in self.lines if line.startswith(word)]
-
-    async def close(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            self.process.kill()
-        await self.process.wait()
-        await self._reading
-
-
-@contextlib.asynccontextmanager
-async def child(site: Site, root: Path) -> AsyncIterator[Child]:
-    arguments = (sys.executable, "-m", "tests.stream.child_worker", site.broker.bootstrap, site.group, site.name)
-    process = await asyncio.create_subprocess_exec(*arguments, cwd=root, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL)
-    one = Child(process)
-    try:
-        yield one
-    finally:
-        await one.close()
-
-
-@pytest.mark.fault(34)
-async def test_a_process_stopped_past_its_session_wakes_up_fenced_and_has_no_second_effect(kafka: Kafka, root: Path) -> None:
-    site, floor = await Site(kafka, partitions=1).open(), Floor()
-    await site.produce((b"t:person", b"order"))
-    async with child(site, root) as sleeper:
-        await until(lambda: sleeper.said("effect"), 30)
-        sleeper.process.send_signal(signal.SIGSTOP)
-        effects = len(sleeper.said("effect"))
-        async with site.working(Station("b", floor)):
-            await until(lambda: floor.values == [b"order"], 40)
-            woken = time.monotonic()
-            sleeper.process.send_signal(signal.SIGCONT)
-            await until(lambda: sleeper.said("fenced"), 20)
-            await until(lambda: sleeper.said("ended"), 30)
-    late = [at for at in sleeper.said("effect")[effects:] if at > woken]
-    assert late == [], "it acted after somebody else had taken over"
-    assert floor.values == [b"order"]
 
 
 async def test_a_heartbeat_that_is_too_old_fences_although_nobody_told_us(kafka: Kafka) -> None:
