@@ -16,7 +16,7 @@ import orjson
 from model.decision import Finding, Moment, Response, Severity, Verdict
 from model.event import PersonRule
 from rules.correlation.correlator import Correlator
-from rules.correlation.node import NO_VALUE
+from rules.correlation.node import Feeder
 from rules.correlation.node import Node as Correlation
 from rules.correlation.observation import Observation, time_of
 from rules.correlation.seen import FirstSeen
@@ -47,8 +47,7 @@ class _Step:
     gate: FirstSeen | None
     seen: FirstSeen | None
     learners: tuple[FirstSeen, ...]
-    #: Correlation, member, and the places of its key and value among what the plan reads (None: the correlation reads for itself).
-    feeds: tuple[tuple[Correlation, int, int | None, int], ...]
+    feeds: tuple[tuple[Feeder, Correlation], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,16 +133,8 @@ class Classifier:
                     continue
                 if step.reports:
                     found.append(self._guarded(step.rule, finding(step.rule, event, first), seen))
-                for node, member, at, value_at in step.feeds:
-                    key = None if at is None else read[at]
-                    value = NO_VALUE if value_at < 0 else read[value_at]
-                    if key.__class__ is tuple and value.__class__ is tuple:
-                        completed = node.feed_one(member, key, value, seen, clock)
-                    elif key is False or value is False:
-                        continue
-                    else:
-                        completed = node.feed(member, seen, clock)
-                    if completed:
+                for feed, node in step.feeds:
+                    if completed := feed(read, seen, clock):
                         for one in self.correlator.completed(node, completed, step.rule.match_id, seen):
                             found.append(self._guarded(self.ruleset.rules_by_id[one.rule], one, seen))
         for known in learnt:
@@ -187,18 +178,17 @@ class Classifier:
             seen if section.first_seen is not None and section.first_seen.gate else None,
             seen,
             tuple(self.correlator.learners(rule.id)),
-            tuple((node, member, *_places(node.reads(member), reads)) for node, member in self.correlator.feeds(rule.match_id)),
+            tuple((_feeder(node, member, reads), node) for node, member in self.correlator.feeds(rule.match_id)),
         )
         return step if step.reports or step.learners or step.feeds else None
 
 
-def _places(wanted: tuple[Read, Read | None] | None, reads: dict[Read, int]) -> tuple[int | None, int]:
-    """The places of a correlation's key and value among what a plan reads, which they are added to."""
+def _feeder(node: Correlation, member: int, reads: dict[Read, int]) -> Feeder:
+    """How a correlation takes what a plan reads; its key and value are added to that."""
+    wanted = node.reads(member)
     if wanted is None:
-        return None, -1
-    key, value = wanted
-    at = reads.setdefault(key, len(reads))
-    return at, -1 if value is None else reads.setdefault(value, len(reads))
+        return node.feeder(member, None, 0)
+    return node.feeder(member, *(reads.setdefault(one, len(reads)) for one in wanted))
 
 
 def _quiet(plan: _Plan, who: tuple[str, ...]) -> Verdict:

@@ -21,7 +21,7 @@ from rules.correlation.window import ENDS, Hit, Limits, Window, holds, in_order,
 from rules.rule import Rule
 from rules.sigma.field import Event, leaves, reader
 from rules.sigma.match import number_of
-from rules.sigma.program import Read
+from rules.sigma.program import Got, Read
 
 #: Followers that wait for a late beginning, over all groups.
 MOST_WAITING = 4_096
@@ -38,6 +38,8 @@ class Found(NamedTuple):
 #: The value of an entry that has none to count or measure.
 NO_VALUE: GroupKey = ()
 _NO_VALUES = (NO_VALUE,)
+#: Takes what was read, the event and the clock; gives the windows that it completes.
+Feeder = Callable[[Sequence[Got], Observation, float], Sequence[Found]]
 #: Nothing found: what `feed` gives nearly always.
 NOTHING: tuple[Found, ...] = ()
 
@@ -93,20 +95,44 @@ class Node:
         self._least = int(spec.bounds.most) if counts and spec.bounds.only_more else 1
         self._collapses = spec.kind in (Kind.VALUE_COUNT, Kind.TEMPORAL) and section.grace <= spec.span
 
-    def reads(self, member: int) -> tuple[Read, Read | None] | None:
+    def reads(self, member: int) -> tuple[Read, Read] | None:
         """What an event's key, and value, are read from, for whoever reads many at once; None where only `feed` can."""
         if self._number is not None:
             return None
         spec = self.spec
         name = spec.members[max(member, 0)]
         key = tuple(spec.aliases.get(field, {}).get(name, field) for field in spec.group_by)
-        value = (spec.fields, *(fields for fields, _ in spec.also)) if spec.kind is Kind.VALUE_COUNT else None
+        value: Read = (spec.fields, *(fields for fields, _ in spec.also)) if spec.kind is Kind.VALUE_COUNT else ()
         return (key,), value
 
     @property
     def forgotten(self) -> int:
         """Groups given up because of the bound: the rule saw less than it should have."""
         return self.groups.forgotten
+
+    def feeder(self, member: int, at: int | None, value_at: int) -> Feeder:
+        """`feed` for whoever read keys and values of many correlations at once: this one's stand at `at` and `value_at`."""
+        feed, feed_one, windows = self.feed, self.feed_one, self._windows
+        if at is None:
+            return lambda read, seen, clock: feed(member, seen, clock)
+
+        def taking(read: Sequence[Got], seen: Observation, clock: float) -> Sequence[Found]:
+            key, value = read[at], read[value_at]
+            if isinstance(key, tuple) and isinstance(value, tuple):
+                return feed_one(member, key, value, seen, clock)
+            return NOTHING if key is False or value is False else feed(member, seen, clock)
+
+        def collapsing(read: Sequence[Got], seen: Observation, clock: float) -> Sequence[Found]:
+            window = windows.get(read[at])  # type: ignore[arg-type]
+            if window is not None:
+                # As `feed_one` says, without a call: this is what nearly every sign-in comes to.
+                last = window.entries[-1]
+                if last[3] == read[value_at] and last[2] == member and last[0] <= seen.time and last[1] != seen.uuid:
+                    window.entries[-1] = entry_of((seen.time, seen.uuid, member, last[3], None))
+                    return NOTHING
+            return taking(read, seen, clock)
+
+        return collapsing if self._collapses and self.person is None else taking
 
     def feed(self, member: int, seen: Observation, clock: float) -> Sequence[Found]:
         """Takes an event of a member rule (ENDS: of an `unless` rule); gives the windows that it completes."""
@@ -131,8 +157,10 @@ class Node:
     def take(self, key: GroupKey, entry: Entry, clock: float) -> Sequence[Found]:
         """One entry for one group."""
         window = self.groups.touched(key, clock)
-        span = self.spec.span
         at = window.insert(entry, self.limits)
+        if at is not None and len(window.entries) < self._least:
+            return NOTHING
+        span = self.spec.span
         if at is None:
             return (Found(key, window, window.again(entry, span)),) if window.made_alert(entry.uuid) else NOTHING
         if self.spec.kind is Kind.TEMPORAL:
@@ -171,9 +199,15 @@ class OrderedNode(Node):
         self._waiting = Waiting(overtakes) if overtakes > 0 else None
         self._last = len(self.spec.members) - 1
 
+    def feeder(self, member: int, at: int | None, value_at: int) -> Feeder:
+        taking, windows = super().feeder(member, at, value_at), self._windows
+        if member == 0 or self._waiting is not None:
+            return taking
+        return lambda read, seen, clock: taking(read, seen, clock) if windows else NOTHING
+
     def feed_one(self, member: int, key: GroupKey, value: Any, seen: Observation, clock: float) -> Sequence[Found]:
         if member != 0:
-            window = self._windows.get(key)
+            window = self._windows.get(key) if self._windows else None
             if window is None or not _follows(window, member):
                 if self._waiting is not None and member != ENDS:
                     who = None if self.person is None else seen.who(self.person)

@@ -28,6 +28,11 @@ class Limits(NamedTuple):
     most_events: int
     min_gap: float = 0.0
 
+    @property
+    def keep(self) -> float:
+        """How long an entry can matter."""
+        return self.span + self.grace
+
 
 class Window:
     """Entries of one group in order of time. Subclasses say what they amount to."""
@@ -44,11 +49,13 @@ class Window:
     def insert(self, entry: Entry, limits: Limits) -> int | None:
         """The entry's position; None where it is known already, came after the grace, or has no place within the bound."""
         entries = self.entries
-        if not entries or entry.time > entries[-1].time:
+        if not entries or entry[0] > entries[-1][0]:
             entries.append(entry)
             at = len(entries) - 1
+            if at < limits[2] and entries[0][0] >= entry[0] - limits[0] - limits[1]:
+                return at  # nothing to drop, as nearly always
         else:
-            if entry.time < entries[-1].time - limits.span - limits.grace:
+            if entry.time < entries[-1].time - limits.keep:
                 return None
             at = bisect_left(entries, (entry.time,))
             while at < len(entries) and entries[at].time == entry.time:
@@ -62,7 +69,7 @@ class Window:
     def _prune(self, limits: Limits) -> int:
         """Drops what no window needs, and the oldest above the bound; the number dropped."""
         entries = self.entries
-        oldest = entries[-1].time - limits.span - limits.grace
+        oldest = entries[-1].time - limits.keep
         cut = start_of(entries, oldest, len(entries))
         cut = max(cut, len(entries) - limits.most_events)
         if cut:

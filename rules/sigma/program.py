@@ -18,7 +18,7 @@ from rules.sigma.field import MISSING, Event, Only, path_of, reader
 from rules.sigma.text import structure_of
 
 Hit = TypeVar("Hit")
-#: Texts to be read: each part is a list of fields. One part gives a tuple of its texts, several give a tuple of such tuples.
+#: Texts to be read: each part is a list of fields. One part gives a tuple of its texts, several give a tuple of such tuples, none the empty one.
 Read = tuple[tuple[str, ...], ...]
 #: What was read: False where a field is missing or null, None where it is neither that nor one text (ask `reader`).
 Got = tuple[Any, ...] | bool | None
@@ -38,7 +38,7 @@ def program(asked: Sequence[tuple[Node, Hit]], reads: Sequence[Read] = ()) -> Ca
     It never raises. For an event of an odd shape the closures answer, and everything read is None.
     """
     checks: list[tuple[Check, Hit]] = [(compiled(node), hit) for node, hit in asked]
-    unread: tuple[Got, ...] = (None,) * len(reads)
+    unread: tuple[Got, ...] = tuple(None if read else () for read in reads)
 
     def slow(event: Event) -> tuple[list[Hit], tuple[Got, ...]]:
         return [hit for check, hit in checks if check(event)], unread
@@ -98,6 +98,8 @@ class _Writer:
 
     def _read(self, read: Read) -> str:
         """The name under which the texts of a read stand, once they are read."""
+        if not read:
+            return "()"
         if read not in self._read_names:
             parts = [self._read((part,)) for part in read] if len(read) > 1 else [self._field(field) for field in read[0]]
             kind = "tuple" if len(read) > 1 else "str"
