@@ -13,7 +13,7 @@ from rules.correlation.observation import GroupKey
 from rules.correlation.window import Window
 
 #: Groups that a new one looks at, and at the bound.
-_LOOKS, _LOOKS_AT_BOUND = 4, 32
+_LOOKS, _LOOKS_AT_BOUND = 2, 32
 
 
 class Groups:
@@ -41,21 +41,28 @@ class Groups:
 
     def _look(self, clock: float) -> None:
         """Lets go of groups whose windows are over, and of one more where there is no room."""
-        windows = self.windows
-        full = len(windows) >= self._most
-        idlest: GroupKey | None = None
-        for _ in range(min(_LOOKS_AT_BOUND if full else _LOOKS, len(windows))):
+        windows, over = self.windows, clock - self._keep
+        if len(windows) >= self._most:
+            self._make_room(over)
+            return
+        for _ in range(min(_LOOKS, len(windows))):
             key = next(iter(windows))
-            window = windows[key]
-            if window.newest + self._keep < clock:
+            if windows[key].newest < over:
                 del windows[key]
-                continue
+            else:
+                windows.move_to_end(key)
+
+    def _make_room(self, over: float) -> None:
+        windows = self.windows
+        idlest, newest = None, float("inf")
+        for _ in range(min(_LOOKS_AT_BOUND, len(windows))):
+            key = next(iter(windows))
+            if windows[key].newest < newest:
+                idlest, newest = key, windows[key].newest
             windows.move_to_end(key)
-            if idlest is None or window.newest < windows[idlest].newest:
-                idlest = key
-        if len(windows) >= self._most and idlest is not None:
+        if idlest is not None:
             del windows[idlest]
-            self.forgotten += 1
+            self.forgotten += newest >= over
 
     def drop(self, key: GroupKey) -> None:
         self.windows.pop(key, None)

@@ -43,8 +43,8 @@ class Window:
         self.entries: list[Entry] = []
         #: Where a window that closes began.
         self.opened: float | None = None
-        #: (time, who, uuid) of alerts, newest last: one alert per window, group and person.
-        self.fired: list[tuple[float, str | None, str]] = []
+        #: (time, who, uuid) of alerts, newest last: one alert per window, group and person. Most windows never have one.
+        self.fired: list[tuple[float, str | None, str]] | None = None
 
     def insert(self, entry: Entry, limits: Limits) -> int | None:
         """The entry's position; None where it is known already, came after the grace, or has no place within the bound."""
@@ -80,6 +80,8 @@ class Window:
         """Notes the alert unless one for the same person stands within a span of it. The event that made it, delivered again (`now` is
         the event at hand), makes it again: whoever asks may not have got it the first time."""
         time, uuid = hit.by.time, hit.by.uuid
+        if self.fired is None:
+            self.fired = []
         for seen_time, seen_who, seen_uuid in self.fired:
             if seen_who == who and abs(seen_time - time) <= span:
                 return seen_uuid == uuid == now
@@ -89,7 +91,7 @@ class Window:
         return True
 
     def made_alert(self, uuid: str) -> bool:
-        return any(one[2] == uuid for one in self.fired)
+        return self.fired is not None and any(one[2] == uuid for one in self.fired)
 
     def again(self, entry: Entry, span: float) -> Hit:
         """The alert of an event that is delivered again."""
@@ -101,12 +103,12 @@ class Window:
         return self.entries[-1].time if self.entries else 0.0
 
     def dump(self) -> list[Any]:
-        return [[list(entry) for entry in self.entries], [list(one) for one in self.fired], self.opened]
+        return [[list(entry) for entry in self.entries], [list(one) for one in self.fired or ()], self.opened]
 
     def load(self, state: Sequence[Any]) -> None:
         entries, fired, self.opened = state
         self.entries = [Entry(float(t), u, int(m), tuple(v) if isinstance(v, list) else v, w) for t, u, m, v, w in entries]
-        self.fired = [(float(t), w, u) for t, w, u in fired]
+        self.fired = [(float(t), w, u) for t, w, u in fired] or None
 
 
 def start_of(entries: Sequence[Entry], time: float, end: int) -> int:
