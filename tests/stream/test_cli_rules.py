@@ -244,7 +244,7 @@ def test_backtest_of_a_file_with_the_rules_of_today(tmp_path: Path) -> None:
     assert (found["locked"], found["brakes"], found["added"], found["removed"]) == (["00uann"], [], [], [])
     assert (found["events"], found["malformed"]) == (2, 1)
     text = run("backtest", "--events", events).stdout
-    assert all(one in text for one in ("OKTA-001", "User risk raised to HIGH", "00uann", "2 events", "the first is number 2"))
+    assert all(one in text for one in ("OKTA-001", "user risk raised to HIGH", "00uann", "2 events", "the first is number 2"))
 
 
 def test_backtest_of_candidates_shows_the_difference_and_the_brakes(tmp_path: Path) -> None:
