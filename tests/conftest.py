@@ -21,7 +21,7 @@ from tests.support.missing import in_ci, missing
 ROOT = Path(__file__).parents[1]
 
 #: Variables that would change what the code under test does.
-FOREIGN = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "PYTHONASYNCIODEBUG")
+FOREIGN = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "PYTHONASYNCIODEBUG", "COLUMNS")
 
 # No deadline: the machine is shared. In CI the same examples every time, so that a red run can be repeated.
 settings.register_profile("portcullis", deadline=None, derandomize=in_ci())
