@@ -2,7 +2,8 @@
 
 JSON stays raw bytes until a rule asks; only what is acted on becomes a model (D4). A batch is classified at once, then the brake's
 memory is made durable (if it changed), then everything is published in the log's order; the wait for Kafka's acknowledgements
-overlaps with the next batch. Silent events (no moment, no finding) publish nothing: their row needs no word of ours.
+overlaps with the next batch. A lockdown does not wait for the rest of its batch. Silent events (no moment, no finding) publish
+nothing: their row needs no word of ours.
 """
 
 from __future__ import annotations
@@ -65,6 +66,8 @@ class ClassifyRole:
         self._brakes = State(broker, self._publisher, topics.BRAKES, self._brake_changed)
         self._counts = Follower(broker, topics.COUNTS)
         self._judges: dict[str, Judge] = {}
+        #: How often partitions were assigned: a batch that waits meanwhile goes no further.
+        self._assignment = 0
         self._keeping = asyncio.Lock()
         self._max_age = timedelta(seconds=settings.safety.max_action_age_s)
         self.worker = Worker(broker, GROUP, [topics.SYSTEM_LOG], self, settings.kafka.session_timeout_s)
@@ -108,6 +111,7 @@ class ClassifyRole:
 
     async def assigned(self, partitions: set[TP]) -> None:
         """A new owner judges by what the last one wrote."""
+        self._assignment += 1
         await self._brakes.caught_up()
         self._judges.clear()
         log_topic = topics.SYSTEM_LOG.name
@@ -118,11 +122,23 @@ class ClassifyRole:
         """Nothing is begun here that its batch does not wait for."""
 
     async def begin(self, tp: TP, records: Records) -> Awaitable[Any]:
-        now = self._clock.now()
-        judged = [judgement for record in records if (judgement := self._one(record, now)) is not None]
+        now, assignment = self._clock.now(), self._assignment
+        judged: list[Judgement] = []
+        for record in records:
+            judgement = self._one(record, now)
+            if judgement is None:
+                continue
+            judged.append(judgement)
+            if judgement.locks:  # with Kafka before the rest of the page is looked at
+                await asyncio.gather(*await self._hand_over(judged))
+                judged.clear()
+                if self._assignment != assignment:
+                    break  # the batch will be read again, and what is remembered now does not know its beginning
+        return self._settle(await self._hand_over(judged))
+
+    async def _hand_over(self, judged: list[Judgement]) -> list[asyncio.Future[Any]]:
         await self._keep_brakes()
-        pending = [future for judgement in judged for future in await self._publish(judgement)]
-        return self._settle(pending)
+        return [future for judgement in judged for future in await self._publish(judgement)]
 
     def _settle(self, pending: list[asyncio.Future[Any]]) -> Awaitable[Any]:
         """Done when these and all before them are acknowledged; then the memory whose time has come is kept."""

@@ -80,6 +80,11 @@ class Judgement:
     orders: list[Order] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
 
+    @property
+    def locks(self) -> bool:
+        """Somebody is to be locked at once."""
+        return any(order.kind == "lockdown" for order in self.orders)
+
 
 @dataclass(slots=True)
 class Judge:
