@@ -118,7 +118,8 @@ class World:
             found = await self._at_box("GET", f"/2.0/users?filter_term={login}")
             entries = found.json().get("entries", []) if found.status_code == 200 else []
             account = str(answer.json()["id"]) if answer.status_code == 201 else str(entries[0]["id"]) if entries else ""
-        while taken.elsewhere and (await self._at_box("PUT", f"/2.0/users/{account}", {"enterprise": None})).status_code not in (200, 404):
+        gone = (200, 403, 404)  # 403: it went with an answer that the weather ate, and is not ours to change any more
+        while taken.elsewhere and (await self._at_box("PUT", f"/2.0/users/{account}", {"enterprise": None})).status_code not in gone:
             continue
 
     async def _at_box(self, method: str, path: str, body: Json | None = None) -> httpx.Response:
