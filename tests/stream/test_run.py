@@ -188,10 +188,3 @@ def test_a_fault_ends_it_with_seventy(stage: Backstage) -> None:
     assert done.returncode == 70, done.stderr
     assert "audit.duckdb" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_without_a_place_to_begin_it_ends_with_two_and_the_remedy(stage: Backstage) -> None:
-    stage.config.write_text(stage.config.read_text().replace('start = "beginning"\n', ""))
-    done = subprocess.run([str(COMMAND), "run", "--config", str(stage.config)], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 2, done.stderr
-    assert 'start = "now"' in done.stderr

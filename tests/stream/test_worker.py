@@ -256,9 +256,9 @@ async def test_a_partition_that_stands_still_ends_the_worker(kafka: Kafka) -> No
 async def test_an_idle_worker_is_no_stalled_worker(kafka: Kafka) -> None:
     site = await Site(kafka).open()
     await site.spread(keys=3, each=3)
-    async with site.working(Station("a", Floor()), stalled_s=1.0) as worker:
+    async with site.working(Station("a", Floor()), stalled_s=0.8) as worker:
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(worker.failed(), 4)
+            await asyncio.wait_for(worker.failed(), 2.5)
 
 
 @pytest.mark.fault(33)
