@@ -32,8 +32,8 @@ def cores() -> tuple[int, ...]:
 
 
 def pin(*chosen: int) -> None:
-    """Keeps this process, and whom it starts from now on, on these cores. Does nothing where there is only one, or no such call."""
-    if (hasattr(os, "sched_setaffinity") and len(cores()) > 1) or len(chosen) > 1:
+    """Keeps this process, and whom it starts from now on, on these cores. Does nothing where the system has no such call."""
+    if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, chosen)
 
 
