@@ -23,7 +23,7 @@ from typing import Any
 from rich.console import Console
 
 from bench.common import Target, cores, finish, machine, number, pin, show, show_targets
-from bench.flow_delay import LOCK_OKTA, PATHS, Delays
+from bench.flow_delay import LOCK_OKTA, WAYS, Delays
 from bench.flow_delay import measure as measure_delay
 from bench.flow_log import PARTITIONS, clear
 from bench.flow_speed import Run
@@ -70,10 +70,10 @@ class Found:
             for run in self.runs
         ]
         delays = {
-            load: {path.name: {name: number(value, 2) for name, value in one.figures(path).items()} for path in PATHS} | {"lost": one.lost}
+            load: {way.name: {name: number(value, 2) for name, value in one.figures(way).items()} for way in WAYS} | {"lost": one.lost}
             for load, one in self.delays.items()
         }
-        simulators = {path.name: path.simulators_ms for path in PATHS}
+        simulators = {way.name: way.simulators_ms for way in WAYS}
         return {"event_bytes": number(self.event_bytes, 0), "throughput": runs, "delay": delays, "simulators_ms": simulators}
 
 
@@ -133,13 +133,13 @@ def _show(console: Console, found: Found, before: dict[str, Any]) -> None:
         title = f"Throughput on one core, {found.event_bytes:,.0f} bytes an event"
         show(console, title, ("", "published", "tenants", "events/s", "events/CPU-s", "CPU µs/event", "memory"), rows)
     if found.delays:
-        rows = [
-            (path.says, load, f"{figures['n']}", *(f"{figures[name]:.1f}" for name in ("p50", "p99", "max")), f"{path.simulators_ms:.0f}")
+        delays = [
+            (way.says, load, f"{figures['n']}", *(f"{figures[name]:.1f}" for name in ("p50", "p99", "max")), f"{way.simulators_ms:.0f}")
             for load, one in found.delays.items()
-            for path in PATHS
-            for figures in (one.figures(path),)
+            for way in WAYS
+            for figures in (one.figures(way),)
         ]
-        show(console, "Published → acknowledged, ms", ("", "load", "n", "p50", "p99", "max", "vendors alone"), rows)
+        show(console, "Published → acknowledged, ms", ("", "load", "n", "p50", "p99", "max", "vendors alone"), delays)
     show_targets(console, found.targets())
     console.print(f"[dim]{before['cores']} cores, load {before['load']} before the start, Python {before['python']}[/dim]")
 
