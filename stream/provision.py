@@ -118,15 +118,28 @@ class ProvisionRole(LaneRole):
                 raise outcome
 
     async def _look(self, tenant: str, person: str, target: str, event: EventRef | None, knock: Knock) -> None:
+        at = None
+        if event is not None and not knock.second_look:
+            at = max(moment for moment in (event.published, event.received) if moment)
         known = self.schedule.get(tenant, person, target)
         if known is not None and known.kind == "retry" and known.due > self._clock.now():
+            if at is not None and known.due < self._in(self._settings.safety.second_look_s):
+                await self._look_again(tenant, person, knock)
             return  # merged into the open entry: it will look at the present too (D24)
-        at = max((moment for moment in (event.published, event.received) if moment), default=None) if event else None
         due = self._entry(tenant, person, target, event, knock)
-        outcome = await self._engine.look(
-            tenant, person, target, event_uuid=due.event_uuid, event_at=None if knock.second_look else at, attempt=due.attempts + 1
-        )
+        outcome = await self._engine.look(tenant, person, target, event_uuid=due.event_uuid, event_at=at, attempt=due.attempts + 1)
         await self._settle(due, outcome, event)
+        if at is not None and _is_settled(outcome):
+            await self._look_again(tenant, person, knock)
+
+    async def _look_again(self, tenant: str, person: str, knock: Knock) -> None:
+        """The directory may not have known yet what the log said (D6): what was parked, refused or no matter of policy by a look at
+        yesterday must not stay so. One entry a person, the newest counts."""
+        second = knock.model_copy(update={"second_look": True})
+        due = self._entry(tenant, person, f"{ITEM}second", knock.event, second)
+        reason = "the directory may lag the log"
+        wait = self._settings.safety.second_look_s
+        await self.schedule.put(due.model_copy(update={"kind": "look", "due": self._in(wait), "reason": reason, "attempts": 0}))
 
     def _entry(self, tenant: str, person: str, slot: str, event: EventRef | None, knock: Knock) -> Due:
         known = self.schedule.get(tenant, person, slot)
@@ -259,3 +272,8 @@ class ProvisionRole(LaneRole):
                 at=at,
             )
         )
+
+
+def _is_settled(outcome: Outcome) -> bool:
+    """Nothing will look at this person again by itself. (What merely converged says itself where it may be stale.)"""
+    return outcome.ending in (Ending.PARKED, Ending.REFUSED) or (outcome.ending is Ending.CONVERGED and outcome.code not in ("", "stale"))

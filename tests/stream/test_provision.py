@@ -100,6 +100,51 @@ async def test_a_look_that_finds_nothing_newer_than_its_event_is_made_once_more_
         assert world.due() == {}
 
 
+async def test_a_person_who_moved_on_from_what_is_parked_is_looked_at_once_the_directory_knows() -> None:
+    """D6: the first look still sees what the vendor refused, and parks it again; nobody else would come."""
+    world = World()
+    async with world.provision() as role:
+        world.box.refuses["grant folder Sales"] = "forbidden"
+        await world.knock(uuid=None)
+        await work(role)
+        assert world.due()["box"].kind == "parked"
+        await world.knock(uuid="moved")
+        await work(role)
+        assert world.due()["box"].kind == "parked"
+        world.directory.set(ANN, department="Finance")
+        await later(world, role, 6)
+        assert world.due() == {}
+    assert account(world).grants == FINANCE
+
+
+async def test_whoever_is_no_matter_of_policy_yet_is_looked_at_once_the_directory_knows() -> None:
+    world = World(person(ANN, status=PersonStatus.STAGED))
+    async with world.provision() as role:
+        await world.knock(uuid="activated")
+        await work(role)
+        assert world.box.accounts == {}
+        world.directory.set(ANN, status=PersonStatus.ACTIVE)
+        await later(world, role, 6)
+        assert world.due() == {}
+    assert account(world).grants == SALES
+
+
+async def test_a_knock_merged_into_a_retry_that_comes_too_soon_is_looked_at_once_more() -> None:
+    world = World(settings={"retry_first_s": 2})
+    async with world.provision() as role:
+        world.box.look_faults.append(TemporaryError("500"))
+        await world.knock(uuid=None)
+        await work(role)
+        await world.knock(uuid="moved")
+        await work(role)
+        await later(world, role, 2.1)
+        assert account(world).grants == SALES
+        world.directory.set(ANN, department="Finance")
+        await later(world, role, 4)
+        assert world.due() == {}
+    assert account(world).grants == FINANCE
+
+
 # --- what fails -------------------------------------------------------------------------------------------------------------
 
 
