@@ -13,7 +13,7 @@ from model.decision import Finding, Response, Severity
 from rules.correlation.observation import Observation
 from rules.guards import GuardSettings, OwnActor
 from rules.rule import Rule
-from rules.sigma.match import address_of
+from rules.sigma.compare import address_of
 
 #: People whose creation, and (rule, person) pairs whose last finding, are remembered.
 MOST_REMEMBERED = 50_000

@@ -15,8 +15,10 @@ from typing import Any
 import orjson
 
 from model.decision import Finding
-from rules.correlation.node import AbsenceNode, ClosingNode, Found, Node, node_of
+from rules.correlation.closing import AbsenceNode, ClosingNode
+from rules.correlation.node import Found, Node
 from rules.correlation.observation import Observation
+from rules.correlation.ordered import OrderedNode
 from rules.correlation.seen import FirstSeen
 from rules.correlation.spec import Kind
 from rules.correlation.window import ENDS
@@ -141,6 +143,15 @@ class Correlator:
                 part.load(dumped)
             else:
                 yield rule_id
+
+
+def node_of(rule: Rule) -> Node:
+    assert rule.spec is not None
+    if rule.section.absence is not None:
+        return AbsenceNode(rule)
+    if rule.spec.at_close:
+        return ClosingNode(rule)
+    return OrderedNode(rule) if rule.spec.kind is Kind.TEMPORAL_ORDERED else Node(rule)
 
 
 def _escaped(value: Any) -> Any:

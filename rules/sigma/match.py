@@ -6,15 +6,12 @@ crafted user agent. What RE2 cannot honour (look-around, back-references) is ref
 
 from __future__ import annotations
 
-import ipaddress
 import operator
 from collections.abc import Callable, Iterable
-from functools import lru_cache
 from typing import Any
 
 from sigma.policy.regex_engine import RE2RegexEngine, RegexPattern
 from sigma.types import (
-    CompareOperators,
     Placeholder,
     SigmaBool,
     SigmaCasedString,
@@ -29,14 +26,10 @@ from sigma.types import (
     SigmaTimestampPart,
     SigmaType,
     SpecialChars,
-    TimestampPart,
 )
 
-from model.event import parse_time
+from rules.sigma.compare import Test, comparison, network, number, timestamp
 from rules.sigma.text import text_of
-
-#: A test of one scalar or object of an event.
-Test = Callable[[Any], bool]
 
 _re2 = RE2RegexEngine()
 _META = frozenset(".*+?^$[](){}\\|/-#&~ \t\r\n\v\f\0")
@@ -77,17 +70,17 @@ def single(value: SigmaType, anchor: Anchor | None = None) -> Test:
     if isinstance(value, SigmaBool):
         return one_of(frozenset({"true" if value.boolean else "false"}))
     if isinstance(value, SigmaTimestampPart):
-        return _timestamp(value, operator.eq)
+        return timestamp(value, operator.eq)
     if isinstance(value, SigmaNumber):
-        return _number(value.number)
+        return number(value.number)
     if isinstance(value, SigmaNull):
         return lambda given: given is None
     if isinstance(value, SigmaRegularExpression):
         return _regular_expression(value, anchor or Anchor())
     if isinstance(value, SigmaCIDRExpression):
-        return _network(value)
+        return network(value)
     if isinstance(value, SigmaCompareExpression):
-        return _comparison(value)
+        return comparison(value)
     if isinstance(value, SigmaExpansion):
         return any_of(value.values, anchor)
     raise Unsupported(f"values of kind {type(value).__name__} cannot be matched")
@@ -217,95 +210,5 @@ def _search(pattern: RegexPattern) -> Test:
             return search(text) is not None
         except UnicodeEncodeError:  # a lone surrogate: RE2 wants UTF-8
             return search(text.encode("utf-8", "replace").decode()) is not None
-
-    return test
-
-
-# --- numbers, times, addresses ------------------------------------------------------------------------------------------
-
-
-def _number(wanted: int | float) -> Test:
-    text = text_of(wanted)
-
-    def test(given: Any) -> bool:
-        if given.__class__ is str:
-            return bool(given == text)
-        return given.__class__ in (int, float) and bool(given == wanted)
-
-    return test
-
-
-_COMPARE: dict[CompareOperators, Callable[[Any, Any], bool]] = {
-    CompareOperators.LT: operator.lt,
-    CompareOperators.LTE: operator.le,
-    CompareOperators.GT: operator.gt,
-    CompareOperators.GTE: operator.ge,
-    CompareOperators.NEQ: operator.ne,
-}
-
-
-def _comparison(value: SigmaCompareExpression) -> Test:
-    compare = _COMPARE[value.op]
-    if isinstance(value.number, SigmaTimestampPart):
-        return _timestamp(value.number, compare)
-    limit = value.number.number
-
-    def test(given: Any) -> bool:
-        number = number_of(given)
-        return number is not None and compare(number, limit)
-
-    return test
-
-
-def number_of(given: Any) -> int | float | None:
-    """A number, or the number that a text writes in plain decimal form; True is none."""
-    if given.__class__ in (int, float):
-        return given
-    if given.__class__ is str and 0 < len(given) <= 40 and given.isascii() and given.strip("+-.0123456789") == "":
-        try:
-            return float(given) if "." in given else int(given)
-        except ValueError:
-            return None
-    return None
-
-
-_PART: dict[TimestampPart, Callable[[Any], int]] = {
-    TimestampPart.MINUTE: lambda time: int(time.minute),
-    TimestampPart.HOUR: lambda time: int(time.hour),
-    TimestampPart.DAY: lambda time: int(time.day),
-    TimestampPart.WEEK: lambda time: int(time.isocalendar().week),
-    TimestampPart.MONTH: lambda time: int(time.month),
-    TimestampPart.YEAR: lambda time: int(time.year),
-}
-
-
-def _timestamp(value: SigmaTimestampPart, compare: Callable[[Any, Any], bool]) -> Test:
-    part, wanted = _PART[value.timestamp_part], value.number
-
-    def test(given: Any) -> bool:
-        time = parse_time(given)
-        return time is not None and compare(part(time), wanted)
-
-    return test
-
-
-@lru_cache(maxsize=8192)
-def address_of(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """An IP address, an IPv4-mapped one as IPv4; None for anything else."""
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return None
-    return (address.ipv4_mapped or address) if isinstance(address, ipaddress.IPv6Address) else address
-
-
-def _network(value: SigmaCIDRExpression) -> Test:
-    network = value.network
-
-    def test(given: Any) -> bool:
-        if given.__class__ is not str or len(given) > 64:
-            return False
-        address = address_of(given)
-        return address is not None and address.version == network.version and address in network
 
     return test

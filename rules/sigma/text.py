@@ -15,6 +15,8 @@ import orjson
 
 #: A longer text is no structure to us (Okta's own are far below; parsing time stays bounded).
 LONGEST_STRUCTURE = 65_536
+#: Longer ones are read anew each time, so that what is remembered stays small.
+_LONGEST_REMEMBERED = 4_096
 #: Lists inside lists deeper than this hold nothing for a rule.
 DEEPEST = 32
 
@@ -51,12 +53,15 @@ def json_text(value: object) -> str | None:
         return None
 
 
-@lru_cache(maxsize=4096)
 def structure_of(text: str) -> dict[str, Any] | list[Any] | None:
     """The object or list that a text holds, as JSON or as `{key=value, key=value}`; None where it holds none.
 
     The result is shared between callers: read it, never change it. A key that occurs twice holds the list of its values.
     """
+    return _remembered(text) if len(text) <= _LONGEST_REMEMBERED else _read(text)
+
+
+def _read(text: str) -> dict[str, Any] | list[Any] | None:
     if len(text) > LONGEST_STRUCTURE:
         return None
     stripped = _NAMED.sub("{", text.strip(), count=1)
@@ -67,6 +72,9 @@ def structure_of(text: str) -> dict[str, Any] | list[Any] | None:
     except ValueError:
         return _java_map(stripped[1:-1]) if stripped[0] == "{" else None
     return found if isinstance(found, (dict, list)) else None
+
+
+_remembered = lru_cache(maxsize=4096)(_read)
 
 
 def _java_map(inner: str) -> dict[str, Any] | None:
