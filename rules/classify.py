@@ -6,7 +6,7 @@ For each event type the rules that can match it, and what is left to ask of them
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,7 +16,7 @@ import orjson
 from model.decision import Finding, Moment, Response, Severity, Verdict
 from model.event import PersonRule
 from rules.correlation.correlator import Correlator
-from rules.correlation.node import Feeder
+from rules.correlation.node import Feeder, Found
 from rules.correlation.node import Node as Correlation
 from rules.correlation.observation import Observation, time_of
 from rules.correlation.seen import FirstSeen
@@ -51,11 +51,19 @@ class _Step:
 
 
 @dataclass(frozen=True, slots=True)
+class _Match:
+    """Rules that ask the same of a type. `feeds` alone is there where they only serve correlations, as those of volume events do."""
+
+    steps: tuple[_Step, ...]
+    feeds: tuple[tuple[Feeder, Correlation, Rule], ...] | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Plan:
     moment: Moment
     person: PersonRule
     #: What an event of the type matches: the rules that ask the same stand together.
-    matches: Callable[[dict[str, Any]], tuple[list[tuple[_Step, ...]], tuple[Got, ...]]]
+    matches: Callable[[dict[str, Any]], tuple[list[_Match], tuple[Got, ...]]]
     #: The guards learn from this type.
     notes: bool
     #: Verdicts of events that no rule matched, by the people they name.
@@ -76,7 +84,9 @@ class Classifier:
         """Moment, people and findings of one event as `model.event.decode` gives it, without any state: correlations, first-seen and
         absences say nothing, guards are not asked. Never raises."""
         plan = self._plan_for(event)
-        found = [finding(step.rule, event) for steps in plan.matches(event)[0] for step in steps if step.reports and step.gate is None]
+        found = [
+            finding(step.rule, event) for match in plan.matches(event)[0] for step in match.steps if step.reports and step.gate is None
+        ]
         return _verdict(plan, people_of(event, plan.person), found, self.ruleset)
 
     def observe(self, event: dict[str, Any], received: datetime | None = None) -> Verdict:
@@ -120,25 +130,33 @@ class Classifier:
             self._guards.load(orjson.loads(snapshot[4 : 4 + size]))
         return self.correlator.restore(snapshot[4 + size :])
 
-    def _follow(self, matches: list[tuple[_Step, ...]], read: tuple[Got, ...], seen: Observation, found: list[Finding]) -> None:
+    def _follow(self, matches: list[_Match], read: tuple[Got, ...], seen: Observation, found: list[Finding]) -> None:
         """Takes every match where it goes: to a finding, to what was seen before, to correlations."""
-        learnt: list[FirstSeen] = []
-        event, clock = seen.event, self.correlator.clock
-        for steps in matches:
-            for step in steps:
+        learnt: list[FirstSeen] | None = None
+        clock = self.correlator.clock
+        for match in matches:
+            if match.feeds is not None:
+                for feed, node, rule in match.feeds:
+                    if completed := feed(read, seen, clock):
+                        found.extend(self._correlated(rule, node, completed, seen))
+                continue
+            for step in match.steps:
                 if step.learners:
-                    learnt.extend(step.learners)
+                    learnt = [*(learnt or ()), *step.learners]
                 first = step.seen is not None and step.seen.is_new(seen)
                 if step.gate is not None and not first:
                     continue
                 if step.reports:
-                    found.append(self._guarded(step.rule, finding(step.rule, event, first), seen))
+                    found.append(self._guarded(step.rule, finding(step.rule, seen.event, first), seen))
                 for feed, node in step.feeds:
                     if completed := feed(read, seen, clock):
-                        for one in self.correlator.completed(node, completed, step.rule.match_id, seen):
-                            found.append(self._guarded(self.ruleset.rules_by_id[one.rule], one, seen))
-        for known in learnt:
+                        found.extend(self._correlated(step.rule, node, completed, seen))
+        for known in learnt or ():
             known.learn(seen)
+
+    def _correlated(self, rule: Rule, node: Correlation, completed: Sequence[Found], seen: Observation) -> list[Finding]:
+        found = self.correlator.completed(node, completed, rule.match_id, seen)
+        return [self._guarded(self.ruleset.rules_by_id[one.rule], one, seen) for one in found]
 
     def _guarded(self, rule: Rule, found: Finding, seen: Observation) -> Finding:
         return found if self._guards is None else self._guards.lowered(rule, found, seen)
@@ -161,7 +179,7 @@ class Classifier:
         plan = _Plan(
             moment,
             "none" if moment is Moment.GROUP else person,
-            program([(node, tuple(steps)) for node, steps in asked.items()], tuple(reads)),
+            program([(node, _match(steps)) for node, steps in asked.items()], tuple(reads)),
             notes=self._guards is not None and event_type == _CREATED,
             quiet={},
         )
@@ -181,6 +199,11 @@ class Classifier:
             tuple((_feeder(node, member, reads), node) for node, member in self.correlator.feeds(rule.match_id)),
         )
         return step if step.reports or step.learners or step.feeds else None
+
+
+def _match(steps: list[_Step]) -> _Match:
+    only_feed = not any(step.reports or step.learners or step.seen is not None for step in steps)
+    return _Match(tuple(steps), tuple((feed, node, step.rule) for step in steps for feed, node in step.feeds) if only_feed else None)
 
 
 def _feeder(node: Correlation, member: int, reads: dict[Read, int]) -> Feeder:

@@ -10,27 +10,36 @@ from typing import Any
 
 from model.event import PersonRule, is_safe_id
 
-_is_safe = lru_cache(maxsize=65_536)(is_safe_id)
+
+@lru_cache(maxsize=65_536)
+def _alone(who: str) -> tuple[str, ...]:
+    """The one id as a tuple; empty where it is not safe."""
+    return (who,) if is_safe_id(who) else ()
 
 
 def people_of(event: dict[str, Any], how: PersonRule) -> tuple[str, ...]:
     """Ids of the persons that the event names under a person rule, in order, each once."""
     if how == "none":
         return ()
-    found: tuple[str, ...] = ()
     if how != "actor":
         targets = event.get("target")
         if targets.__class__ is list:
             for one in targets:
                 if one.__class__ is dict and one.get("type") == "User":
-                    who = one.get("id")
-                    if who.__class__ is str and who not in found and _is_safe(who):
-                        found = (*found, who)
-        if found or how == "target":
-            return found
+                    if found := _targeted(targets):
+                        return found
+                    break
+        if how == "target":
+            return ()
     actor = event.get("actor")
-    if actor.__class__ is dict and actor.get("type") == "User":
-        who = actor.get("id")
-        if who.__class__ is str and _is_safe(who):
-            return (who,)
+    if actor.__class__ is dict and actor.get("type") == "User" and (who := actor.get("id")).__class__ is str:
+        return _alone(who)
     return ()
+
+
+def _targeted(targets: list[Any]) -> tuple[str, ...]:
+    found: tuple[str, ...] = ()
+    for one in targets:
+        if one.__class__ is dict and one.get("type") == "User" and (who := one.get("id")).__class__ is str and who not in found:
+            found += _alone(who)
+    return found

@@ -21,8 +21,9 @@ class ClosingNode(Node):
         self._ends: list[tuple[float, GroupKey]] = []
         self._collapses = False
 
-    def take(self, key: GroupKey, entry: Entry, clock: float) -> Sequence[Found]:
-        window = self.groups.touched(key, clock)
+    def take(self, key: GroupKey, window: Window | None, entry: Entry, clock: float) -> Sequence[Found]:
+        if window is None:
+            window = self.groups.made(key, clock)
         if window.insert(entry, self.limits) is not None and window.opened is None:
             self._open(key, window, entry.time)
         return NOTHING
@@ -74,19 +75,20 @@ class AbsenceNode(Node):
         self._open = 0
         self._collapses = False
 
-    def take(self, key: GroupKey, entry: Entry, clock: float) -> Sequence[Found]:
+    def take(self, key: GroupKey, window: Window | None, entry: Entry, clock: float) -> Sequence[Found]:
         if entry.member == 0:
-            window = self.groups.touched(key, clock)
+            if window is None:
+                window = self.groups.made(key, clock)
             if window.insert(entry, self.limits) is not None:
                 heapq.heappush(self._ends, (entry.time + self.limits.keep, key, entry.uuid))
                 self._open += 1
                 if len(self._ends) > 2 * self._open + 64:  # what was answered, or forgotten, leaves its end behind
                     self._collect()
-        elif (waiting := self.groups.get(key)) is not None:
-            span, before = self.spec.span, len(waiting.entries)
-            waiting.entries = [one for one in waiting.entries if not 0 <= entry.time - one.time <= span or one.uuid == entry.uuid]
-            self._open -= before - len(waiting.entries)
-            if not waiting.entries:
+        elif window is not None:
+            span, before = self.spec.span, len(window.entries)
+            window.entries = [one for one in window.entries if not 0 <= entry.time - one.time <= span or one.uuid == entry.uuid]
+            self._open -= before - len(window.entries)
+            if not window.entries:
                 self.groups.drop(key)
         return NOTHING
 

@@ -31,12 +31,10 @@ class Groups:
     def get(self, key: GroupKey) -> Window | None:
         return self.windows.get(key)
 
-    def touched(self, key: GroupKey, clock: float) -> Window:
-        """The group's window, made where there is none."""
-        window = self.windows.get(key)
-        if window is None:
-            self._look(clock)
-            window = self.windows[key] = Window()
+    def made(self, key: GroupKey, clock: float) -> Window:
+        """A window for a group that has none."""
+        self._look(clock)
+        window = self.windows[key] = Window()
         return window
 
     def _look(self, clock: float) -> None:

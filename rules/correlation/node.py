@@ -94,20 +94,26 @@ class Node:
 
         def taking(read: Sequence[Got], seen: Observation, clock: float) -> Sequence[Found]:
             key, value = read[at], read[value_at]
-            if isinstance(key, tuple) and isinstance(value, tuple):
+            if key.__class__ is tuple and value.__class__ is tuple:
                 return feed_one(member, key, value, seen, clock)
             return NOTHING if key is False or value is False else feed(member, seen, clock)
 
         def collapsing(read: Sequence[Got], seen: Observation, clock: float) -> Sequence[Found]:
-            window = windows.get(read[at])  # type: ignore[arg-type]
+            """As `feed_one`, in one call: this is what nearly every sign-in comes to."""
+            key, value = read[at], read[value_at]
+            if key.__class__ is not tuple or value.__class__ is not tuple:
+                return taking(read, seen, clock)
+            window = windows.get(key)
+            entry = entry_of((seen.time, seen.uuid, member, value, None))
             if window is not None:
-                # As `feed_one` says, without a call: this is what nearly every sign-in comes to.
                 last = window.entries[-1]
-                if last[3] == read[value_at] and last[2] == member and last[0] <= seen.time and last[1] != seen.uuid:
-                    window.entries[-1] = entry_of((seen.time, seen.uuid, member, last[3], None))
+                if last[3] == value and last[2] == member and last[0] <= entry[0] and last[1] != entry[1]:
+                    window.entries[-1] = entry
                     return NOTHING
-            return taking(read, seen, clock)
+            found = take(key, window, entry, clock)
+            return self._named(found, seen) if found else found
 
+        take = self.take
         return collapsing if self._collapses and self.person is None else taking
 
     def feed(self, member: int, seen: Observation, clock: float) -> Sequence[Found]:
@@ -120,20 +126,25 @@ class Node:
     def feed_one(self, member: int, key: GroupKey, value: Any, seen: Observation, clock: float) -> Sequence[Found]:
         """As `feed`, for one group and one value."""
         who = None if self.person is None else seen.who(self.person)
-        if self._collapses:
-            window = self._windows.get(key)
-            if window is not None and window.entries:
-                # What the newest entry could complete it completed; one that says the same takes its place (exact while grace ≤ span).
-                last = window.entries[-1]
-                if last[3] == value and last[2] == member and last[4] == who and last[0] <= seen.time and last[1] != seen.uuid:
-                    window.entries[-1] = entry_of((seen.time, seen.uuid, member, value, who))
-                    return NOTHING
-        found = self.take(key, entry_of((seen.time, seen.uuid, member, value, who)), clock)
-        return [one.meaning(seen.who(self.rule.person)) for one in found] if found and self._person_late else found
+        window = self._windows.get(key)
+        entry = entry_of((seen.time, seen.uuid, member, value, who))
+        if self._collapses and window is not None and window.entries:
+            # What the newest entry could complete it completed; one that says the same takes its place (exact while grace ≤ span).
+            last = window.entries[-1]
+            if last[2:] == entry[2:] and last[0] <= entry[0] and last[1] != entry[1]:
+                window.entries[-1] = entry
+                return NOTHING
+        found = self.take(key, window, entry, clock)
+        return self._named(found, seen) if found else found
 
-    def take(self, key: GroupKey, entry: Entry, clock: float) -> Sequence[Found]:
-        """One entry for one group."""
-        window = self.groups.touched(key, clock)
+    def _named(self, found: Sequence[Found], seen: Observation) -> Sequence[Found]:
+        """With the person that the group's key names, where that was left for later."""
+        return [one.meaning(seen.who(self.rule.person)) for one in found] if self._person_late else found
+
+    def take(self, key: GroupKey, window: Window | None, entry: Entry, clock: float) -> Sequence[Found]:
+        """One entry for one group, whose window is made where there is none."""
+        if window is None:
+            window = self.groups.made(key, clock)
         at = window.insert(entry, self.limits)
         if at is not None and len(window.entries) < self._least:
             return NOTHING
@@ -163,7 +174,7 @@ class Node:
 
     def load(self, state: Sequence[Any]) -> None:
         for key, dumped in state:
-            self.groups.touched(tuple(key), float("-inf")).load(dumped)
+            self.groups.made(tuple(key), float("-inf")).load(dumped)
 
 
 def _most_events(rule: Rule) -> int:

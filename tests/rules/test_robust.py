@@ -130,7 +130,7 @@ def test_the_program_of_a_type_is_its_closures(built_in: RuleSet, data: st.DataO
         event = broken(event, data.draw(paths), data.draw(values))
     classifier = one_classifier(built_in)
     plan = classifier._plan_for(event)
-    matched = {step.rule.id for steps in plan.matches(event)[0] for step in steps}
+    matched = {step.rule.id for match in plan.matches(event)[0] for step in match.steps}
     reachable = {rule.id for rule in built_in if rule.expression is not None and rule.expression.matches(event)}
     useful = {
         rule.id for rule in built_in if rule.emits or classifier.correlator.feeds(rule.match_id) or classifier.correlator.learners(rule.id)
