@@ -255,7 +255,8 @@ class NotifyRole:
             if one is None:
                 self._wake.clear()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), self._desk.wait_s())
+                    async with asyncio.timeout(self._desk.wait_s()):
+                        await self._wake.wait()
                 continue
             try:
                 await self._tell(one)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import heapq
 import logging
 import random
@@ -156,10 +157,9 @@ class Schedule:
         while True:
             self._wake.clear()
             wait = self._start_due()
-            try:
-                await asyncio.wait_for(self._wake.wait(), wait)
-            except TimeoutError:
-                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):  # not wait_for: woken and cancelled at once, Python 3.11's forgets the cancellation
+                    await self._wake.wait()
 
     def _start_due(self) -> float:
         """Starts what is due; returns the seconds until the next."""

@@ -325,6 +325,24 @@ async def test_a_release_that_a_crash_broke_off_is_carried_on(writes: int) -> No
     assert knocks, "whoever is released is looked at again"
 
 
+@pytest.mark.parametrize("writes", range(12))
+async def test_work_that_was_put_off_is_not_lost_by_a_kill(writes: int) -> None:
+    """Its entry goes when its work is done, not before."""
+    world = World()
+    world.employ()
+    async with world.lockdown() as role:
+        await role.outlived(TENANT, ANN, [make_order()])
+    world.clock.shift(16)
+    world.log.kill_after = writes  # what is due runs as soon as the lane does
+    await killed(world, world.lockdown(), writes)
+    async with world.lockdown() as role:
+        await work(role)
+        await later(world, role, 100)
+    assert world.states()[-1] == "contained"
+    assert not world.box.accounts["200"].active
+    assert not any(slot.startswith("item.") for slot in world.due())
+
+
 # --- reading back, drift ----------------------------------------------------------------------------------------------------
 
 

@@ -511,7 +511,7 @@ async def test_a_group_that_cannot_be_read_now_is_read_later_and_one_that_is_gon
         assert (world.due()["members.00g1"].kind, world.due()["members.00g1"].code) == ("parked", "forbidden")
 
 
-@pytest.mark.parametrize("writes", range(1, 6))
+@pytest.mark.parametrize("writes", range(6))
 async def test_a_group_put_off_is_not_lost_by_a_kill(writes: int) -> None:
     people = [person(f"00u{number}") for number in range(3)]
     world = World(*people)
@@ -521,6 +521,7 @@ async def test_a_group_put_off_is_not_lost_by_a_kill(writes: int) -> None:
         await world.knock("group/00g1", group="00g1")
         await work(role)
     world.clock.shift(21)
+    world.log.kill_after = writes  # what is due runs as soon as the lane does
     await killed(world, world.provision(), writes)
     async with world.provision() as role:
         await settled(role)

@@ -76,8 +76,7 @@ class Site:
         self.ran.append(one)
         if self.again:
             await self.schedule.put(self.again.pop(0))
-        else:
-            await self.schedule.done(one)
+        await self.schedule.done(one)
 
     async def turn(self) -> float:
         wait = self.schedule._start_due()
