@@ -28,10 +28,13 @@ from stream.state import State
 
 log = logging.getLogger(__name__)
 
-#: Seconds between snapshots of one tenant, at least; and so many times what the last one took, so that keeping memory takes no more
-#: than a fiftieth of a worker's time (the events since are read again after a crash).
+#: Seconds between snapshots of one tenant, at least.
 EVERY_S = 5.0
+#: After a snapshot none is made for so many times what it took: all of them together take no more than a fiftieth of a worker's time
+#: (what came since is read again after a crash).
 REST = 50.0
+#: But never longer: a process that was stopped in the middle took long for another reason.
+LONGEST_REST_S = 300.0
 #: A tenant without a snapshot is read this many records back at most.
 LOOK_BACK = 20_000
 #: A snapshot larger than this, compressed, is not kept (and said so): a record holds 8 MB.
@@ -47,7 +50,6 @@ class Mind:
     upto: int = 0
     kept: int = 0
     kept_at: float = 0.0
-    rest_s: float = 0.0
 
 
 class Minds:
@@ -56,6 +58,7 @@ class Minds:
     def __init__(self, make: Callable[[str], Classifier], windows: State | None, monotonic: Callable[[], float]) -> None:
         self._make, self._windows, self._monotonic = make, windows, monotonic
         self._minds: dict[str, Mind] = {}
+        self._rests_until = 0.0
         self._stateless = make("")
 
     def observe(self, tenant: str, partition: int, offset: int, event: dict[str, Any], received: datetime) -> Verdict:
@@ -89,18 +92,16 @@ class Minds:
         if self._windows is None:
             return []
         now = self._monotonic()
-        late = [
-            (mind.kept_at, tenant)
-            for tenant, mind in self._minds.items()
-            if mind.upto > mind.kept and now - mind.kept_at >= max(EVERY_S, mind.rest_s)
-        ]
-        return self._snapshot(min(late)[1]) if late else []
+        if now < self._rests_until:
+            return []
+        late = [(mind.kept_at, tenant) for tenant, mind in self._minds.items() if mind.upto > mind.kept and now - mind.kept_at >= EVERY_S]
+        return self._snapshot(min(late)[1], now) if late else []
 
-    def _snapshot(self, tenant: str) -> list[tuple[str, bytes]]:
-        mind, began = self._minds[tenant], self._monotonic()
+    def _snapshot(self, tenant: str, began: float) -> list[tuple[str, bytes]]:
+        mind = self._minds[tenant]
         record = _packed(mind)
         mind.kept, mind.kept_at = mind.upto, self._monotonic()
-        mind.rest_s = (mind.kept_at - began) * REST
+        self._rests_until = mind.kept_at + min((mind.kept_at - began) * REST, LONGEST_REST_S)
         if len(record) > LARGEST:
             log.error("the memory of %s's correlations is too large to keep (%d bytes): a restart will forget it", tenant, len(record))
             return []
