@@ -6,7 +6,7 @@ Each act patches a class of `stream` in the process of a role, before it runs (`
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from model.change import Action
@@ -29,16 +29,21 @@ def early_ack() -> None:
 
 
 def stock_offsets() -> None:
-    """Faust's own bookkeeping of what was read and acknowledged: it books as done what a batch skips over (`_add_gap`)."""
-    from stream.transport import BatchConsumer
+    """As Faust keeps them (`_add_gap`, `_new_offset`): what a finished message has passed counts as done, whether it is or not."""
+    from stream.transport import TP, Ledger
 
-    def ack(self: BatchConsumer, message: Any) -> bool:
-        self._acked[message.tp].append(message.offset)
-        return self.ledger.finish(message)  # so that lag and watchdog have something to look at
+    def committable(self: Ledger, tp: TP) -> int | None:
+        return max((batch.last + 1 for batch in self._batches.get(tp, ()) if batch.done), default=None)
 
-    BatchConsumer.ack = ack  # type: ignore[method-assign]
-    for name in ("_new_offset", "_filter_tps_with_pending_acks", "_add_gap"):
-        delattr(BatchConsumer, name)
+    def committed(self: Ledger, tp: TP, offset: int) -> None:
+        batches = self._batches.get(tp)
+        while batches and batches[0].last < offset:
+            batches.popleft()
+
+    def waiting(self: Ledger) -> Iterator[TP]:
+        return (tp for tp, batches in self._batches.items() if any(batch.done for batch in batches))
+
+    Ledger.committable, Ledger.committed, Ledger.waiting = committable, committed, waiting  # type: ignore[method-assign]
 
 
 def no_intent() -> None:
