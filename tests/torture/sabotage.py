@@ -30,7 +30,9 @@ def early_ack() -> None:
 
 def stock_offsets() -> None:
     """As Faust keeps them (`_add_gap`, `_new_offset`): what a finished message has passed counts as done, whether it is or not."""
-    from stream.transport import TP, Ledger
+    from faust.types import TP
+
+    from stream.transport import Ledger
 
     def committable(self: Ledger, tp: TP) -> int | None:
         return max((batch.last + 1 for batch in self._batches.get(tp, ()) if batch.done), default=None)
