@@ -96,7 +96,7 @@ class Correlator:
     def _report(self, node: Node, found: Found, seen: Observation | None) -> Iterator[Finding]:
         rule = node.rule
         who = _who(node, found)
-        new = found.window.is_new(found.hit, who, node.spec.span, seen.uuid if seen else "")
+        new = found.window.is_new(found.hit, who, node.limits, seen.uuid if seen else "")
         if new and rule.emits:
             yield _finding(node, found, who)
         if seen is None:

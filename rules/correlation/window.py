@@ -13,6 +13,9 @@ from typing import Any, NamedTuple
 from rules.correlation.measure import Entry, Holds, Measure
 from rules.correlation.spec import Spec
 
+#: Alerts remembered of one group, so that none is made twice.
+_MOST_ALERTS = 64
+
 
 class Hit(NamedTuple):
     """A window that satisfies its condition: the entry that completed it, all entries in it, and the figure."""
@@ -76,18 +79,17 @@ class Window:
             del entries[:cut]
         return cut
 
-    def is_new(self, hit: Hit, who: str | None, span: float, now: str) -> bool:
+    def is_new(self, hit: Hit, who: str | None, limits: Limits, now: str) -> bool:
         """Notes the alert unless one for the same person stands within a span of it. The event that made it, delivered again (`now` is
         the event at hand), makes it again: whoever asks may not have got it the first time."""
         time, uuid = hit.by.time, hit.by.uuid
         if self.fired is None:
             self.fired = []
         for seen_time, seen_who, seen_uuid in self.fired:
-            if seen_who == who and abs(seen_time - time) <= span:
+            if seen_who == who and abs(seen_time - time) <= limits.span:
                 return seen_uuid == uuid == now
-        self.fired.append((time, who, uuid))
-        if len(self.fired) > 64:
-            del self.fired[0]
+        oldest = time - limits.keep
+        self.fired = [*(one for one in self.fired if one[0] >= oldest), (time, who, uuid)][-_MOST_ALERTS:]
         return True
 
     def made_alert(self, uuid: str) -> bool:
