@@ -10,6 +10,7 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.errors import CommitFailedError, KafkaConnectionError
 from aiokafka.structs import TopicPartition
+from faust.types import TP
 
 from model.errors import FaultError, Fenced
 from stream.transport import FETCH_MAX_WAIT_MS
@@ -210,6 +211,31 @@ async def test_a_batch_that_is_being_handed_over_while_its_partition_goes_is_not
             theirs = {value for name, value in floor.begun if name == "b"}
             assert not mine & theirs
             assert theirs
+        await until(lambda: first.owned == {0, 1, 2, 3})
+
+
+async def test_nothing_that_waits_in_a_buffer_is_begun_once_its_partition_goes(kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The slots that cancelled work lets go of are not for what stands behind it."""
+    monkeypatch.setattr("stream.worker.IN_FLIGHT", 1)
+    site, floor = await Site(kafka).open(), Floor()
+    begun: list[int] = []
+
+    class Leaving(Station):
+        async def revoked(self, partitions: set[TP]) -> None:
+            await asyncio.sleep(0.3)
+            if partitions:
+                begun.append(len(self.batches))
+
+    async def never(key: bytes, value: bytes) -> None:
+        await asyncio.sleep(600)
+
+    await site.produce(*((b"key%d" % key, b"%d" % key) for key in range(16)))
+    leaving = Leaving("a", floor, never)
+    async with site.working(leaving) as first:
+        await until(lambda: leaving.batches and first.consumer.ledger.unfinished() == 4)
+        async with site.working(Station("b", floor)) as second:
+            await until(lambda: len(second.owned) == 2)
+            assert begun[0] == 1
         await until(lambda: first.owned == {0, 1, 2, 3})
 
 
