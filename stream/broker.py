@@ -201,7 +201,8 @@ class Publisher:
     async def begin(self, topic: Topic, key: bytes, value: bytes | None, timestamp_ms: int | None = None) -> asyncio.Future[Any]:
         """Hands one record to the producer; the future is done when it is acknowledged."""
         await self._broker.flow.room(topic.name, len(value or b"") + len(key))
-        future: asyncio.Future[Any] = await self._producer.send(topic.name, value, key=key, timestamp_ms=timestamp_ms)
+        partition = topics.partition_of(key, self._broker.partitions)
+        future: asyncio.Future[Any] = await self._producer.send(topic.name, value, key, partition, timestamp_ms)
         return future
 
     async def send(self, topic: Topic, key: bytes, value: bytes | None, timestamp_ms: int | None = None) -> int:

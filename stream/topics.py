@@ -6,6 +6,7 @@ Topics read by groups are never compacted; state topics are compacted and read w
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from aiokafka.partitioner import murmur2
 
@@ -70,8 +71,9 @@ ALL = (
 )  # fmt: skip
 
 
+@lru_cache(maxsize=65_536)
 def partition_of(key: bytes, partitions: int) -> int:
-    """Where a key lives: aiokafka's and the Java client's murmur2, everywhere (D7)."""
+    """Where a key lives: aiokafka's and the Java client's murmur2, everywhere (D7). It is pure Python, 13 µs a key: remembered."""
     return int((murmur2(key) & 0x7FFFFFFF) % partitions)
 
 

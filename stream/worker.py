@@ -205,8 +205,9 @@ class Worker:
         try:
             await rest
             self.consumer.ack(message)
-            size = sum(len(record.value or b"") + len(record.key or b"") for record in records)
-            self._broker.flow.read(message.topic, self._group, size)
+            if self._broker.embedded:
+                size = sum(len(record.value or b"") + len(record.key or b"") for record in records)
+                self._broker.flow.read(message.topic, self._group, size)
         except Fenced as error:
             log.warning("%s: %s", self._group, error)
             if self.consumer.ledger.holds(
