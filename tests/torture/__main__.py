@@ -28,7 +28,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same script")
     parser.add_argument("--aim", choices=VICTIMS, action="append", default=[], help="kill this role only (may be given again)")
     parser.add_argument(
-        "--slow", type=float, default=0.0, metavar="S", help="Box answers each call so much later: more is in hand at a kill"
+        "--slow", type=float, default=0.0, metavar="S", help="Box answers each POST so much later: more is in hand at a kill"
     )
     parser.add_argument("--keep", type=Path, metavar="DIR", help="logs and ledgers stay here")
     parser.add_argument("--dry-run", action="store_true", help="the roles run with --dry-run: no vendor may see a call")
