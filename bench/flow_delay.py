@@ -4,6 +4,7 @@ Real processes: the classifier and both lanes as `portcullis run --role …` sta
 written to the log as the poller writes it. The vendor's own list of calls says when a call took effect; its answer leaves 50 ms later,
 and that is the end. `simulators_ms` is what the vendors alone take on that way: 50 ms for each answer that has to be waited for.
 
+first the first few events that a fresh house sees, one at a time: connections are opened, the broker's JVM compiles
 idle  one event at a time, the next when the last is acknowledged
 page  a full page of 1,000 ordinary events every second, threats and newcomers somewhere in it
 """
@@ -41,6 +42,8 @@ ROLES = ("classifier", "lockdown", "provision")
 PAGE = 1_000
 #: Threats, and newcomers, in each page.
 IN_PAGE = 4
+#: Singles of the load `first`.
+FIRST = 10
 _WIDE = 1_000_000
 _START_S = 90.0
 #: An event whose effect is not there after so long is lost.
@@ -181,8 +184,8 @@ class Watch:
 
 
 async def measure(folder: Path, bootstrap: str, singles: int, pages: int, say: Callable[[str], None]) -> dict[str, Delays]:
-    """`idle` and `page`."""
-    house = House(folder, bootstrap, singles + pages * IN_PAGE)
+    """By load: `first`, `idle`, `page`."""
+    house = House(folder, bootstrap, FIRST + singles + pages * IN_PAGE)
     try:
         say("vendors and roles start")
         await house.start()
@@ -190,19 +193,20 @@ async def measure(folder: Path, bootstrap: str, singles: int, pages: int, say: C
             watch = Watch(house.urls)
             try:
                 await watch.open()
-                say(f"{singles} threats and {singles} newcomers one by one")
-                idle = await _idle(producer, watch, singles)
+                say(f"{FIRST + singles} threats and as many newcomers one by one")
+                first = await _one_by_one(producer, watch, range(FIRST))
+                idle = await _one_by_one(producer, watch, range(FIRST, FIRST + singles))
                 say(f"{pages} full pages, one a second")
-                return {"idle": idle, "page": await _page(producer, watch, pages, singles)}
+                return {"first": first, "idle": idle, "page": await _page(producer, watch, pages, FIRST + singles)}
             finally:
                 await watch.close()
     finally:
         house.stop()
 
 
-async def _idle(producer: AIOKafkaProducer, watch: Watch, count: int) -> Delays:
+async def _one_by_one(producer: AIOKafkaProducer, watch: Watch, numbers: range) -> Delays:
     delays = Delays()
-    for number in range(count):
+    for number in numbers:
         for person, event, ways in _asked(number):
             sent = time.time()
             await producer.send(topics.SYSTEM_LOG.name, event, key=TENANT.encode())

@@ -5,24 +5,21 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.common import ROOT, cores, die_with_parent
 from bench.flow_log import PARTITIONS, clear, fill, tenant_names
 
-#: (contender, publishes everything, tenants). Judged: ours, hits only, eight tenants.
+#: contender:published:tenants, in this order. Judged: ours, hits published, eight tenants.
 RUNS = (
-    ("portcullis", False, PARTITIONS),
-    ("faust", False, PARTITIONS),
-    ("aiokafka", False, PARTITIONS),
-    ("confluent", False, PARTITIONS),
-    ("portcullis", True, PARTITIONS),
-    ("faust", True, PARTITIONS),
-    ("aiokafka", True, PARTITIONS),
-    ("confluent", True, PARTITIONS),
-    ("portcullis", False, 1),
+    *(
+        f"{name}:{published}:{PARTITIONS}"
+        for published in ("hits", "everything")
+        for name in ("portcullis", "faust", "aiokafka", "confluent")
+    ),
+    "portcullis:hits:1",
 )
 #: A contender that joins its group, or is started, slower than this has failed.
 _PATIENCE_S = 120.0
@@ -46,18 +43,21 @@ class Run:
         return 1e6 / self.cpu
 
 
-def measure(bootstrap: str, folder: Path, events: int, seconds: float, say: Callable[[str], None]) -> tuple[list[Run], float]:
-    """All runs, and the mean size of an event."""
+def measure(
+    bootstrap: str, folder: Path, names: Iterable[str], events: int, seconds: float, say: Callable[[str], None]
+) -> tuple[list[Run], float]:
+    """The runs of those names, and the mean size of an event."""
     runs: list[Run] = []
     size, tenants = 0.0, 0
-    for name, everything, wanted in RUNS:
+    for one in names:
+        name, published, count = one.split(":")
+        everything, wanted = published == "everything", int(count)
         if wanted != tenants:
             clear(bootstrap, log_too=True)
             size, tenants = fill(bootstrap, events, tenant_names(wanted)), wanted
         else:
             clear(bootstrap)
-        what = "everything" if everything else "hits"
-        say(f"{name}, {tenants} tenant{'s' if tenants > 1 else ''}, {what} published")
+        say(f"{name}, {tenants} tenant{'s' if tenants > 1 else ''}, {published} published")
         runs.append(_run(name, everything, tenants, bootstrap, folder, events, seconds))
     return runs, size
 
