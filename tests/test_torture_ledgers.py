@@ -207,6 +207,15 @@ def test_what_leaves_no_trace_is_repeated_once_a_crash_or_lost_answer() -> None:
     assert duplicate_effects(lost.end_sessions(incident="x").effects)
 
 
+def test_sessions_are_ended_once_more_where_the_suspension_before_was_in_doubt() -> None:
+    def book(status: int | None) -> Book:
+        shut = Book().put("inactive", incident="x", lane="lockdown", status=status)
+        return shut.end_sessions(incident="x", lane="lockdown").end_sessions(incident="x", lane="lockdown")
+
+    assert duplicate_effects(book(503).effects) == []
+    assert duplicate_effects(book(200).effects)
+
+
 def test_sessions_ended_for_another_reason_are_no_repeat() -> None:
     assert duplicate_effects(Book().end_sessions(incident="x").end_sessions(incident="y").effects) == []
 

@@ -164,8 +164,11 @@ def duplicate_effects(effects: Iterable[Effect], crashes: Sequence[Crash] = ()) 
     for effect in effects:
         by_thing[effect.call.vendor, effect.who, effect.key].append(effect)
     findings: list[str] = []
-    for (_, _, key), found in by_thing.items():
-        findings += _too_often(found, crashes) if key in REPEATABLE else _repeats(found)
+    for (vendor, who, key), found in by_thing.items():
+        if key in REPEATABLE:
+            findings += _too_often(found, by_thing.get((vendor, who, "account"), []), crashes)
+        else:
+            findings += _repeats(found)
     return findings
 
 
@@ -189,21 +192,27 @@ def _is_fresh_containment(standing: Effect, effect: Effect) -> bool:
     return effect.key == "account" and rows[1].lane == "lockdown" and rows[0].cause != rows[1].cause
 
 
-def _too_often(found: Sequence[Effect], crashes: Sequence[Crash]) -> list[str]:
-    """One repeat for each crash and each lost answer (D25), cause by cause."""
+def _too_often(found: Sequence[Effect], closings: Sequence[Effect], crashes: Sequence[Crash]) -> list[str]:
+    """One repeat for each crash and each lost answer (D25), cause by cause. The answer may be that of the suspension before: until it is
+    known to stand, somebody may have signed in again."""
     by_cause: dict[tuple[str, Any], list[Effect]] = defaultdict(list)
     for effect in found:
-        by_cause[effect.row.cause if effect.row else "", effect.value].append(effect)
+        by_cause[_cause(effect), effect.value].append(effect)
     findings: list[str] = []
     for calls in by_cause.values():
         first, last = calls[0].call.at, calls[-1].call.at
         lost = sum(not one.is_acknowledged for one in calls)
+        lost += sum(not one.is_acknowledged and one.row is not None and one.row.cause == _cause(calls[0]) for one in closings)
         crashed = sum(one.echoes(calls[0].lane, first, last) for one in crashes)
         if len(calls) - 1 > lost + crashed:
             findings.append(
                 f"{calls[-1]}: call {len(calls)} for the same cause, with {crashed // 2} crashes and {lost} lost answers between"
             )
     return findings
+
+
+def _cause(effect: Effect) -> str:
+    return effect.row.cause if effect.row else ""
 
 
 # -- order ---------------------------------------------------------------------------------------------------------------
