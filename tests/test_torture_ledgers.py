@@ -71,8 +71,8 @@ class Book:
     def part(self, group: str = "Sales", **more: Any) -> Book:
         return self.call("DELETE", "/2.0/group_memberships/500", change=f"revoke group {group}", status=204, **more)
 
-    def put(self, status: str, **more: Any) -> Book:
-        return self.call("PUT", "/2.0/users/1", {"status": status}, **more)
+    def put(self, state: str, **more: Any) -> Book:
+        return self.call("PUT", "/2.0/users/1", {"status": state}, **more)
 
     def end_sessions(self, **more: Any) -> Book:
         return self.call("POST", "/2.0/users/terminate_sessions", {"user_ids": ["1"], "user_logins": ["x"]}, **{"status": 202} | more)
