@@ -79,7 +79,7 @@ class Found:
 
 def main(argv: list[str] | None = None) -> int:
     asked = _asked(argv)
-    console = Console(file=sys.stderr if asked.json_only else sys.stdout, quiet=asked.json_only, highlight=False)
+    console = Console(quiet=asked.json_only, highlight=False, width=None if sys.stdout.isatty() else 120)
     before = machine()
     try:
         found = measure(asked, lambda line: console.print(f"[dim]{line}[/dim]"))
@@ -135,8 +135,8 @@ def _show(console: Console, found: Found, before: dict[str, Any]) -> None:
     if found.delays:
         delays = [
             (way.says, load, f"{figures['n']}", *(f"{figures[name]:.1f}" for name in ("p50", "p99", "max")), f"{way.simulators_ms:.0f}")
-            for load, one in found.delays.items()
             for way in WAYS
+            for load, one in found.delays.items()
             for figures in (one.figures(way),)
         ]
         show(console, "Published → acknowledged, ms", ("", "load", "n", "p50", "p99", "max", "vendors alone"), delays)

@@ -67,9 +67,12 @@ class Way:
         return round(self.answers * ANSWER_S * 1000)
 
 
-LOCK_OKTA = Way("lockdown", "risk raised to HIGH → suspended at Okta (one look, one call)", "okta", "POST", "/lifecycle/suspend", 2)
-LOCK_BOX = Way("lockdown at Box", "the same → Box account inactive (who it is, one look, one call)", "box", "PUT", "/2.0/users/", 3)
-JOIN_BOX = Way("joiner at Box", "activated → Box account made (who it is, its groups, one look, one call)", "box", "POST", "/2.0/users", 4)
+#: One look, one call.
+LOCK_OKTA = Way("lockdown", "risk raised to HIGH → suspended at Okta", "okta", "POST", "/lifecycle/suspend", 2)
+#: Who it is, one look, one call.
+LOCK_BOX = Way("lockdown at Box", "risk raised to HIGH → inactive at Box", "box", "PUT", "/2.0/users/", 3)
+#: Who it is, their groups, one look, one call.
+JOIN_BOX = Way("joiner at Box", "activated → account made at Box", "box", "POST", "/2.0/users", 4)
 WAYS = (LOCK_OKTA, LOCK_BOX, JOIN_BOX)
 
 
