@@ -14,7 +14,7 @@ from typing import Any
 from rules.correlation.measure import Entry, entry_of
 from rules.correlation.node import NO_VALUE, NOTHING, Feeder, Found, Node
 from rules.correlation.observation import GroupKey, Observation
-from rules.correlation.window import ENDS, Window, in_order
+from rules.correlation.window import ENDS, Window, in_order, start_of
 from rules.rule import Rule
 from rules.sigma.program import Got
 
@@ -90,6 +90,9 @@ class OrderedNode(Node):
         if window.insert(entry, self.limits) is None:
             again = in_order(window, self._last + 1, self.limits) if entry.member == self._last else []
             return [Found(key, window, hit) for hit in again if hit.by.uuid == entry.uuid]
+        if entry.member == ENDS:
+            # What began before, by more than an event can be late, is over.
+            del window.entries[: start_of(window.entries, entry.time - self.limits.grace, len(window.entries))]
         fresh = {entry}
         late = [] if self._waiting is None else self._waiting.later_than(key, entry)
         fresh.update(one for one in late if window.insert(one, self.limits) is not None)
