@@ -51,6 +51,8 @@ class Answer:
     body: bytes = field(repr=False)
     links: tuple[str, ...] = ()
     request_id: str | None = None
+    #: What `data` read, so that a listing of a megabyte is decoded once.
+    _decoded: list[Any] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def date(self) -> datetime | None:
@@ -71,7 +73,12 @@ class Answer:
     def data(self) -> Any:
         """The decoded JSON of a good answer, None where there is no body. What is no JSON raises TemporaryError, or
         OutcomeUnknown after a mutating call."""
-        if not self.body.strip():
+        if not self._decoded:
+            self._decoded.append(self._decode())
+        return self._decoded[0]
+
+    def _decode(self) -> Any:
+        if not self.body or self.body.isspace():
             return None
         try:
             return read_json(self.body)

@@ -113,7 +113,7 @@ class BoxApi:
 
     async def collaborations(self, folder_id: str) -> list[dict[str, Any]]:
         """Direct collaborations on a folder, pending ones too; inherited ones stand on its ancestors."""
-        return [one async for one in self._by_marker(f"/folders/{_id(folder_id)}/collaborations", {})]
+        return [one async for one in self._by_marker(f"/folders/{_id(folder_id)}/collaborations", {"fields": "accessible_by,role"})]
 
     async def add_collaboration(self, folder_id: str, user_id: str, role: str, intent: str) -> Answer:
         body = {

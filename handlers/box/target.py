@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from handlers.box import diff
@@ -16,6 +17,7 @@ from handlers.box.api import BoxApi
 from handlers.box.apply import BoxCalls, find_exact, owns_content
 from handlers.box.names import Folders, Groups
 from handlers.contract import Applied, Capability, Clock, Lane, Observation
+from handlers.single_flight import SingleFlight
 from model.change import Change
 from model.decision import Scope
 from model.errors import PermanentError, Refused
@@ -33,6 +35,8 @@ class BoxTarget:
         self.name, self._apis = name, apis
         self._folders = Folders(name, folders, apis, clock)
         self._calls = BoxCalls(name, apis, self._folders, Groups(name, apis))
+        #: Folder's id → its collaborations, by the id of the user who holds them: whoever is looked at needs the same listing.
+        self._held: dict[str, SingleFlight[dict[str, list[dict[str, Any]]]]] = {}
 
     async def aclose(self) -> None:
         for api in self._apis.values():
@@ -128,8 +132,10 @@ class BoxTarget:
         return tuple(grant for grants in found for grant in grants)
 
     async def _collaborations(self, name: str, folder_id: str, user_id: str) -> list[Grant]:
+        if folder_id not in self._held:
+            self._held[folder_id] = SingleFlight(partial(self._list_holders, folder_id))
         try:
-            held = await self._apis["provision"].collaborations(folder_id)
+            held = await self._held[folder_id]()
         except Refused as error:
             if error.code != "not_found":
                 raise
@@ -137,6 +143,12 @@ class BoxTarget:
             return []
         return [
             Grant(kind="folder", name=name, id=folder_id, level=str(one.get("role", "")), key=str(one["id"]))
-            for one in held
-            if isinstance(grantee := one.get("accessible_by"), dict) and grantee.get("id") == user_id and grantee.get("type") == "user"
+            for one in held.get(user_id, ())
         ]
+
+    async def _list_holders(self, folder_id: str) -> dict[str, list[dict[str, Any]]]:
+        held: dict[str, list[dict[str, Any]]] = {}
+        for one in await self._apis["provision"].collaborations(folder_id):
+            if isinstance(grantee := one.get("accessible_by"), dict) and grantee.get("type") == "user":
+                held.setdefault(str(grantee.get("id")), []).append(one)
+        return held
