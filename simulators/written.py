@@ -16,6 +16,8 @@ from pathlib import Path
 
 from model import settings
 from model.errors import ConfigurationError
+from model.settings import TargetSettings
+from simulators.okta.buckets import LOGS_A_MINUTE
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ def _text(scene: Scene) -> str:
         lines += _section(("okta", tenant.name), _okta(tenant, scene.rate))
     for tenant in scene.tenants:
         name = "okta" if tenant is scene.tenants[0] else f"okta-{tenant.name}"
-        lines += _section(("targets", name), {"kind": "okta", "tenant": tenant.name})
+        lines += _section(("targets", name), {"kind": "okta", "tenant": tenant.name, "rate_per_minute": _okta_calls_a_minute(scene.rate)})
     lines += _section(("targets", "box"), _box(scene))
     lines += _section(("slack",), {"url": f"{scene.slack_url}/api", "token_file": "slack.token", "channel": scene.channel})
     safety = {"protected": "protected.toml", "read_back_after_s": 3, "second_look_s": 1.5, "transfer_hold_s": 3}
@@ -115,6 +117,11 @@ def _okta(tenant: Tenant, rate: int) -> Mapping[str, object]:
     """Caught up, the poller asks once an interval: 60 % of the bucket at most, four times a second at most."""
     interval = max(0.25, round(60 / (rate * 0.6), 2))
     return {"url": tenant.url, "token_file": _token_file(tenant.name), "start": "beginning", "poll_interval_s": interval}
+
+
+def _okta_calls_a_minute(rate: int) -> float:
+    """The simulator raises every bucket in proportion to the log's; what we ask of it grows alike."""
+    return float(TargetSettings.model_fields["rate_per_minute"].default * max(1.0, rate / LOGS_A_MINUTE))
 
 
 def _box(scene: Scene) -> Mapping[str, object]:
