@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Literal
@@ -31,7 +31,10 @@ log = logging.getLogger(__name__)
 NAME = "recorder"
 #: A commit holds at most so many records.
 BATCH = 5_000
+#: A commit costs about 10 ms however little it holds: fewer records than SMALL wait so long after the last commit for company.
+SMALL, PAUSE_S = 200, 0.1
 CHAINED = (topics.SYSTEM_LOG, topics.OUTCOMES)
+Polled = dict[TopicPartition, list[Any]]
 
 
 class RecordRole:
@@ -98,23 +101,34 @@ class RecordRole:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
     async def _run(self) -> None:
+        """Reads on while a batch is written, so that a batch is what came meanwhile and not what one fetch happened to hold."""
+        gathered: Polled = {}
+        writing: asyncio.Task[None] | None = None
+        wrote = 0.0
+        while True:
+            held = sum(map(len, gathered.values()))
+            if writing is not None and (writing.done() or held >= BATCH):
+                await writing
+                writing = None
+            if writing is None and held and (held >= SMALL or time.monotonic() - wrote >= PAUSE_S):
+                writing, gathered, wrote = asyncio.create_task(self._write(gathered)), {}, time.monotonic()
+            for tp, records in (await self._poll(20 if gathered or writing else 250)).items():
+                gathered.setdefault(tp, []).extend(records)
+
+    async def _write(self, polled: Polled) -> None:
         assert self._store is not None
         kinds: dict[str, Literal["event", "audit"]] = {topics.SYSTEM_LOG.name: "event", topics.OUTCOMES.name: "audit"}
-        while True:
-            polled = await self._poll()
-            batch = [
-                LogRecord(one.topic, one.partition, one.offset, one.timestamp, one.key, one.value or b"", kinds[one.topic])
-                for records in polled.values()
-                for one in records
-            ]
-            if not batch:
-                continue
-            await self._in_thread(partial(self._store.write, batch))
-            self._advance(polled)
+        batch = [
+            LogRecord(one.topic, one.partition, one.offset, one.timestamp, one.key, one.value or b"", kinds[one.topic])
+            for records in polled.values()
+            for one in records
+        ]
+        await self._in_thread(partial(self._store.write, batch))
+        self._advance(polled)
 
-    async def _poll(self) -> dict[TopicPartition, Sequence[Any]]:
+    async def _poll(self, timeout_ms: int) -> Polled:
         try:
-            return dict(await self._consumer.getmany(timeout_ms=250, max_records=BATCH))
+            return dict(await self._consumer.getmany(timeout_ms=timeout_ms, max_records=BATCH))
         except OffsetOutOfRangeError as error:
             raise FaultError(
                 f"the log no longer holds what was not yet recorded ({error}): the trail has a gap. "
@@ -125,7 +139,7 @@ class RecordRole:
             await asyncio.sleep(0.5)
             return {}
 
-    def _advance(self, polled: dict[TopicPartition, Sequence[Any]]) -> None:
+    def _advance(self, polled: Polled) -> None:
         for tp, records in polled.items():
             self._positions[tp] = records[-1].offset + 1
             size = sum(len(one.value or b"") + len(one.key or b"") for one in records)

@@ -161,8 +161,9 @@ class Running:
                 on_tick(lags)
             if seconds is None:
                 continue
-            due = sum(role.due_before(seconds) for role in self.roles.values() if isinstance(role, LaneRole))
-            quiet = quiet + 0.25 if not any(lags.values()) and not due else 0.0
+            lanes = [role for role in self.roles.values() if isinstance(role, LaneRole)]
+            is_busy = any(lags.values()) or any(role.due_before(seconds) for role in lanes)
+            quiet = 0.0 if is_busy else quiet + 0.25
             if quiet >= seconds:
                 return
 
