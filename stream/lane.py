@@ -54,6 +54,9 @@ class LaneRole(ABC):
     #: People worked on at once, and as many by the schedule. More would only wait for one another at the vendors' gates, until all of them
     #: have run out of patience.
     at_once: int
+    #: Seconds that a person may wait for a free place before they go on by the schedule, where all that comes for them until then is one
+    #: look: a flood of knocks costs entries, not a held-up log. None: as long as it takes (lockdown gives nobody's place away).
+    queue_s: float | None = None
 
     def __init__(self, broker: Broker, settings: Settings, clock: Clock) -> None:
         self._broker, self._settings, self._clock = broker, settings, clock
@@ -67,7 +70,7 @@ class LaneRole(ABC):
         self.worker = Worker(
             broker, self.group, [self.work_topic, topics.COMMANDS], self, settings.kafka.session_timeout_s, poll_records=POLL_RECORDS
         )
-        self.schedule = Schedule(self.due, self.lane, self.worker.owns, self.chains, self._fire, clock, self.put_off_s)
+        self.schedule = Schedule(self.due, self.lane, self.worker.owns, self.chains, self._fire, clock, self.put_off_s, self.at_once)
         self.journal = KafkaJournal(self._before_calls, self.intents, self.lane, clock)
         self.retries = RetryPolicy(settings.safety)
         self.patience_s = settings.safety.batch_patience_s
@@ -75,7 +78,7 @@ class LaneRole(ABC):
         self.beside: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._carried_out: deque[str] = deque(maxlen=1000)
-        self._fresh, self._scheduled = asyncio.Semaphore(self.at_once), asyncio.Semaphore(self.at_once)
+        self._fresh = asyncio.Semaphore(self.at_once)
 
     # --- to be said by each lane ----------------------------------------------------------------------------------------
 
@@ -98,6 +101,10 @@ class LaneRole(ABC):
     @abstractmethod
     async def outlived(self, tenant: str, person: str, items: Sequence[Item]) -> None:
         """The work took longer than a batch may: its call was cancelled; what is not done goes on the schedule."""
+
+    async def crowded(self, tenant: str, person: str, items: Sequence[Item]) -> None:
+        """No place was free within `queue_s`, and nothing was begun."""
+        await self.outlived(tenant, person, items)
 
     @abstractmethod
     async def resume(self, action: Action) -> Action:
@@ -232,27 +239,34 @@ class LaneRole(ABC):
 
     async def _patiently(self, who: tuple[str, str], items: Sequence[Item]) -> None:
         tenant, person = who
-        async with self._fresh:
+        try:
+            async with asyncio.timeout(self.queue_s):
+                await self._fresh.acquire()
+        except TimeoutError:
             self._waiting.pop(who, None)
-            try:
-                async with asyncio.timeout(self.patience_s):
-                    await self._close_open(tenant, person)
-                    await self.work(tenant, person, items)
-            except TimeoutError:
-                await self.outlived(tenant, person, items)
+            await self.crowded(tenant, person, items)
+            return
+        try:
+            self._waiting.pop(who, None)
+            async with asyncio.timeout(self.patience_s):
+                await self._close_open(tenant, person)
+                await self.work(tenant, person, items)
+        except TimeoutError:
+            await self.outlived(tenant, person, items)
+        finally:
+            self._fresh.release()
 
     async def _fire(self, due: Due) -> None:
         """Scheduled work has the same fence and the same patience as a batch."""
-        async with self._scheduled:
-            try:
-                async with asyncio.timeout(max(self.patience_s * 3, 60.0)):
-                    await self._close_open(due.tenant, due.person)
-                    await self.later(due)
-            except TimeoutError:
-                await self.again(due, "took too long", "timeout", None)
-            except Fenced as error:
-                log.warning("%s", error)
-                await self._clock.sleep(FENCED_S)  # the entry is due still: without a pause it would ask the vendors again and again
+        try:
+            async with asyncio.timeout(max(self.patience_s * 3, 60.0)):
+                await self._close_open(due.tenant, due.person)
+                await self.later(due)
+        except TimeoutError:
+            await self.again(due, "took too long", "timeout", None)
+        except Fenced as error:
+            log.warning("%s", error)
+            await self._clock.sleep(FENCED_S)  # the entry is due still: without a pause it would ask the vendors again and again
 
     async def _resume(self, tenant: str, person: str) -> None:
         try:

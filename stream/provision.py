@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from handlers.contract import Clock, Directory, Ending, Outcome
@@ -30,6 +30,8 @@ from stream.retries import Retries
 from stream.schedule import Due
 from stream.state import Follower, State
 
+#: The directory lags its log by seconds; an event so old when it came is known there, however wrong either clock is (±1 h).
+OLD = timedelta(hours=2)
 #: Codes of a converged look that a human should know of.
 CASES = {
     "no_manager": "nobody to hand the content to: set managerId to exactly one active user, then knock again",
@@ -43,6 +45,7 @@ class ProvisionRole(LaneRole):
     work_topic = topics.KNOCKS
     work_model = Knock
     at_once = 16
+    queue_s = 2.0
 
     def __init__(self, broker: Broker, settings: Settings, directory: Directory, clock: Clock) -> None:
         super().__init__(broker, settings, clock)
@@ -102,6 +105,17 @@ class ProvisionRole(LaneRole):
             due = self._entry(tenant, person, slot, last.event, last)
             await self.schedule.put(due.model_copy(update={"due": self._in(self._call_timeout(slot)), "code": "timeout"}))
 
+    async def crowded(self, tenant: str, person: str, items: Sequence[Item]) -> None:
+        """Due at once, as it came. An entry that waits already is looked at after this, and will do for what is no news."""
+        for item in items:
+            if isinstance(item, Command):
+                await self.put_off(tenant, person, item, 0.0)
+        knocks = {knock.group: knock for knock in items if isinstance(knock, Knock)}
+        for group, knock in knocks.items():
+            entry = self._entry(tenant, person, f"{ITEM}crowded.{group or person}", knock.event, knock)
+            if _news(knock.event) or self.schedule.get(tenant, person, entry.slot) is None:
+                await self.schedule.put(entry.model_copy(update={"kind": "look", "reason": "many people at once", "attempts": 0}))
+
     async def resume(self, action: Action) -> Action:
         return await self._engine.resume(action)
 
@@ -118,9 +132,7 @@ class ProvisionRole(LaneRole):
                 raise outcome
 
     async def _look(self, tenant: str, person: str, target: str, event: EventRef | None, knock: Knock) -> None:
-        at = None
-        if event is not None and not knock.second_look:
-            at = max(moment for moment in (event.published, event.received) if moment)
+        at = None if knock.second_look else _news(event)
         known = self.schedule.get(tenant, person, target)
         if known is not None and known.kind == "retry" and known.due > self._clock.now():
             if at is not None and known.due < self._in(self._settings.safety.second_look_s):
@@ -272,6 +284,13 @@ class ProvisionRole(LaneRole):
                 at=at,
             )
         )
+
+
+def _news(event: EventRef | None) -> datetime | None:
+    """Since when the directory may not know yet what the log said (D6): their clock and ours may disagree. None: it surely knows."""
+    if event is None or (event.published is not None and event.received - event.published > OLD):
+        return None
+    return max(moment for moment in (event.published, event.received) if moment)
 
 
 def _is_settled(outcome: Outcome) -> bool:

@@ -93,7 +93,8 @@ class RetryPolicy:
 class Schedule:
     """The entries of one lane; runs those of persons whose partition is ours, in their person's chain.
 
-    `wait` gives the seconds that a due retry must be put off for (E6); the entry itself stays as it is, so a restart asks again."""
+    At most `at_once` are under way: what is due and has no place yet stays out of its person's chain, where a fresh knock would wait
+    behind it. `wait` gives the seconds that a due retry must be put off for (E6); the entry itself stays as it is, so a restart asks again."""
 
     def __init__(
         self,
@@ -104,9 +105,10 @@ class Schedule:
         run: Callable[[Due], Awaitable[None]],
         clock: Clock,
         wait: Callable[[Due], float] = lambda due: 0.0,
+        at_once: int = 16,
     ) -> None:
         self._state, self._lane, self._owns, self._chains, self._run, self._clock = state, lane, owns, chains, run, clock
-        self._wait = wait
+        self._wait, self._at_once = wait, at_once
         self._heap: list[tuple[datetime, str]] = []
         self._running: set[str] = set()
         self._wake = asyncio.Event()
@@ -164,7 +166,7 @@ class Schedule:
     def _start_due(self) -> float:
         """Starts what is due; returns the seconds until the next."""
         now = self._clock.now()
-        while self._heap:
+        while self._heap and len(self._running) < self._at_once:
             when, key = self._heap[0]
             if when > now:
                 return min((when - now).total_seconds(), 60.0)
@@ -195,6 +197,7 @@ class Schedule:
 
     def _done(self, key: str, task: asyncio.Task[None]) -> None:
         self._running.discard(key)
+        self._wake.set()
         if not self.note(task) or task.cancelled():
             return
         value = self._state.values.get(key)

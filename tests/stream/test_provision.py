@@ -11,11 +11,13 @@ from faust.types import TP
 
 from handlers.protected import load_protected
 from model.change import ActionStatus
+from model.decision import Moment
 from model.errors import FaultError, Fenced, PermanentError, TemporaryError
 from model.person import PersonStatus
-from model.records import Knock, Order
+from model.records import EventRef, Knock, Order
 from stream import topics
 from stream.books import Latch
+from stream.provision import ProvisionRole
 from stream.topics import person_key
 from tests.handlers.fakes import NOON, TENANT, hold, person, swap
 from tests.stream import memory
@@ -276,6 +278,43 @@ async def test_a_look_that_outlives_its_batch_is_due_no_sooner_than_the_calls_ti
         assert await role.worker.lag() == 0, "the batch is acknowledged"
         world.box.look_hangs = False
         await later(world, role, 16)
+    assert account(world).grants == SALES
+
+
+async def test_a_flood_of_people_goes_on_by_the_schedule_and_lets_the_log_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No place is free: the batches are acknowledged, each person is one entry, and everybody is looked at in the end."""
+    monkeypatch.setattr(ProvisionRole, "queue_s", 0.02)
+    many = [f"00u{number}" for number in range(3)]
+    world = World(*map(person, many))
+    async with world.provision() as role:
+        for _ in range(role.at_once):
+            await role._fresh.acquire()
+        role.schedule._at_once = 0
+        for _ in range(2):
+            for number, one in enumerate(many):
+                await world.knock(one, uuid=f"e-{number}")
+        link = await world.command("link", many[0], target="box", account="7", login="a")
+        await work(role)
+        assert await role.worker.lag() == 0
+        assert set(world.due()) == {*(f"item.crowded.{one}" for one in many), f"item.{link.id}"}
+        assert {(entry.kind, entry.attempts) for slot, entry in world.due().items() if "crowded" in slot} == {("look", 0)}
+        role.schedule._at_once = role.at_once
+        await later(world, role, 0)
+        await later(world, role, 60)
+        assert world.due() == {}
+    assert all(account(world, one).grants == SALES for one in many[1:])
+    assert [one.facts["command"] for one in world.log.notices("command")] == [link.id]
+
+
+async def test_an_old_event_is_not_looked_at_twice() -> None:
+    """The directory lags its log by seconds: what happened hours before it was received stands there already (D6)."""
+    world = World()
+    async with world.provision() as role:
+        event = EventRef(uuid="e-1", event_type="t", received=world.clock.now(), published=world.clock.now() - timedelta(hours=3))
+        knock = Knock(id="k", tenant=TENANT, person=ANN, moment=Moment.JOIN, event=event)
+        world.log.put(topics.KNOCKS.name, person_key(TENANT, ANN), knock.to_bytes())
+        await work(role)
+        assert world.due() == {}
     assert account(world).grants == SALES
 
 

@@ -64,6 +64,7 @@ class Site:
         self.ran: list[Due] = []
         self.owned = True
         self.again: list[Due] = []
+        self.gate: asyncio.Event | None = None
 
     async def open(self) -> Schedule:
         publisher = Publisher(self.log)
@@ -74,6 +75,8 @@ class Site:
 
     async def _run(self, one: Due) -> None:
         self.ran.append(one)
+        if self.gate is not None:
+            await self.gate.wait()
         if self.again:
             await self.schedule.put(self.again.pop(0))
         await self.schedule.done(one)
@@ -174,3 +177,20 @@ async def test_what_was_changed_while_it_waited_its_turn_is_not_run_as_it_was() 
     site.clock.shift(61)
     await site.turn()
     assert [one.attempts for one in site.ran] == [7]
+
+
+async def test_what_has_no_place_yet_stays_out_of_its_persons_chain_and_runs_when_one_is_free() -> None:
+    """A fresh knock must not wait behind work that is not even begun."""
+    site = Site()
+    schedule = await site.open()
+    schedule._at_once = 2
+    gate = asyncio.Event()
+    for number in range(5):
+        await schedule.put(due("box", number - 10, person=f"00u{number}"))
+    site.gate = gate
+    await site.turn()
+    assert ([one.person for one in site.ran], len(site.chains)) == (["00u0", "00u1"], 2)
+    gate.set()
+    while schedule.entries():
+        await site.turn()
+    assert [one.person for one in site.ran] == ["00u0", "00u1", "00u2", "00u3", "00u4"]
