@@ -263,6 +263,15 @@ def test_a_call_that_was_out_when_the_other_lane_closed_is_concurrent() -> None:
     assert order_violations(sent_after.effects, history)
 
 
+def test_provisioning_may_open_until_the_hold_stands_and_not_after() -> None:
+    """The risk was raised at 0.5; its event came late, and the Hold stands since 2.5."""
+    history = {ANN: [Moment(0.0, GONE), Moment(0.5, replace(SALES, shut=True))]}
+    before, after = Book().join(called=1.0), Book().join(called=3.0)
+    assert order_violations(before.effects, history, {ANN: 2.5}) == []
+    assert order_violations(after.effects, history, {ANN: 2.5})
+    assert order_violations(before.effects, history)
+
+
 @pytest.mark.parametrize(
     ("wish", "key", "value", "allowed"),
     [

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tests.torture.effects import REPEATABLE, Call, Effect, Row
@@ -226,8 +226,12 @@ class Moment:
     wish: Wish
 
 
-def order_violations(effects: Iterable[Effect], history: Mapping[str, Sequence[Moment]]) -> list[str]:
-    """Each effect must lead to a wish that the directory had by then, and no earlier one than the effect before it led to."""
+def order_violations(
+    effects: Iterable[Effect], history: Mapping[str, Sequence[Moment]], held: Mapping[str, float] | None = None
+) -> list[str]:
+    """Each effect must lead to a wish that the directory had by then, and no earlier one than the effect before it led to.
+
+    `held`: since when the Hold of somebody stands (epoch seconds). Before, provisioning could not know that they are to be shut."""
     before: dict[tuple[str, str], dict[str, list[tuple[int, Effect]]]] = defaultdict(lambda: defaultdict(list))
     findings: list[str] = []
     for effect in effects:
@@ -236,7 +240,7 @@ def order_violations(effects: Iterable[Effect], history: Mapping[str, Sequence[M
             continue
         lanes = before[effect.call.vendor, effect.who]
         start = max((_latest(effect, told) for told in lanes.values()), default=0)
-        at = next((at for at in range(start, len(moments)) if _led(effect, moments[at])), None)
+        at = next((at for at in range(start, len(moments)) if _led(effect, moments[at], (held or {}).get(effect.who))), None)
         if at is None:
             findings.append(f"{effect}: leads to nothing that the directory asked for since what was done before")
         else:
@@ -249,8 +253,11 @@ def _latest(effect: Effect, told: Sequence[tuple[int, Effect]]) -> int:
     return next((at for at, earlier in reversed(told) if effect.knew(earlier)), 0)
 
 
-def _led(effect: Effect, moment: Moment) -> bool:
-    return moment.at <= effect.call.at + _EDGE_S and moment.wish.allows(effect.key, effect.value)
+def _led(effect: Effect, moment: Moment, held: float | None) -> bool:
+    wish = moment.wish
+    if held is not None and effect.lane == "provision" and effect.row is not None and effect.row.called < held + _EDGE_S:
+        wish = replace(wish, shut=False)
+    return moment.at <= effect.call.at + _EDGE_S and wish.allows(effect.key, effect.value)
 
 
 # -- rows ----------------------------------------------------------------------------------------------------------------

@@ -117,7 +117,8 @@ class Books:
     events: dict[str, str]
     quarantine: set[str]
     rows: dict[str, Row]
-    holds: set[str]
+    #: Whose Hold is open, and since when (epoch seconds).
+    holds: dict[str, float]
     parked: list[Json]
     chains: str
 
@@ -133,7 +134,7 @@ async def read_books(fleet: Fleet, world: World) -> Books:
         "SELECT intent, person, target, lane, change, status, incident, event_uuid, detail, called, answered,"
         " epoch_ms(coalesce(called, intended)) / 1000 AS sent FROM actions"
     )
-    holds = await ask.sql("SELECT person FROM holds WHERE state = 'open'")
+    holds = await ask.sql("SELECT person, epoch(since) AS since FROM holds WHERE state = 'open'")
     parked = await ask.json("parked", "list", "--config", str(ask.config), "--json")
     chains = await ask.verify()
     (fleet.folder / "calls.json").write_text(json.dumps([_as_json(call) for call in calls], indent=0))
@@ -143,7 +144,7 @@ async def read_books(fleet: Fleet, world: World) -> Books:
         events={one["uuid"]: one["sha"] for one in events},
         quarantine={one["sha256"] for one in quarantine},
         rows={one["intent"]: _row(one) for one in rows},
-        holds={one["person"] for one in holds},
+        holds={one["person"]: float(one["since"]) for one in holds},
         parked=parked,
         chains=chains,
     )  # fmt: skip
@@ -212,7 +213,7 @@ def compare(trial: Trial, outcome: Outcome, world: World, books: Books) -> Verdi
     else:
         verdict.lost += list(_lost_people(script, world, books))
         verdict.duplicates = ledgers.duplicate_effects(effects, outcome.crashes)
-        verdict.disorder = ledgers.order_violations(effects, _history(world))
+        verdict.disorder = ledgers.order_violations(effects, _history(world), books.holds)
         verdict.parked, verdict.parked_wrongly, verdict.parked_expected = _parked(script, world, books)
     verdict.other += ledgers.open_rows(books.rows.values()) + ([books.chains] if books.chains else [])
     if not outcome.quiet:
