@@ -6,6 +6,7 @@ import csv
 import json
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,12 +92,42 @@ def good(ok: bool) -> Text:
     return Text("ok", style="green") if ok else Text("missing", style="bold red")
 
 
+OURS = ("stream", "handlers", "rules", "audit", "simulators", "model")
+
+
+class Seldom(logging.Filter):
+    """Lets the same words of a library through once in `every_s` seconds and says how often they came: without a broker each of a
+    role's ten connections complains several times a second. What we say ourselves always passes."""
+
+    def __init__(self, every_s: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._every_s, self._clock = every_s, clock
+        self._said: dict[tuple[str, int, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.split(".")[0] in OURS:
+            return True
+        key, now = (record.name, record.levelno, str(record.msg)), self._clock()
+        at, missed = self._said.get(key, (float("-inf"), 0))
+        if now - at < self._every_s:
+            self._said[key] = (at, missed + 1)
+            return False
+        if len(self._said) >= 1000:
+            self._said.clear()
+        self._said[key] = (now, 0)
+        if missed:
+            record.msg, record.args = f"{record.getMessage()} ({missed} times more since it was said last)", None
+        return True
+
+
 def quiet_libraries(verbose: bool) -> None:
     """Our own words at INFO; what libraries say only when it is a warning. Faust's root logger is never left at DEBUG."""
     level = logging.DEBUG if verbose else logging.INFO
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr, force=True)
     logging.getLogger().setLevel(logging.WARNING)
-    for name in ("stream", "handlers", "rules", "audit", "simulators", "model"):
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(Seldom())
+    for name in OURS:
         logging.getLogger(name).setLevel(level)
     logging.getLogger("faust").setLevel(logging.WARNING)
     logging.getLogger("mode").setLevel(logging.WARNING)

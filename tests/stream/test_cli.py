@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from stream.cli import main
-from stream.cli.common import inert
+from stream.cli.common import Seldom, inert
 from tests.stream.backstage import Backstage, backstage
 from tests.support.kafka import free_port
 
@@ -268,3 +269,23 @@ def test_what_strangers_wrote_does_nothing_to_a_terminal(text: Any) -> None:
     assert "\x1b" not in shown
     assert "\n" not in shown
     assert shown.isprintable()
+
+
+# --- what is logged ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_library_that_says_the_same_many_times_is_heard_once_and_then_with_a_number() -> None:
+    now = [0.0]
+    seldom = Seldom(every_s=10, clock=lambda: now[0])
+
+    def said(name: str, text: str, *args: object) -> str | None:
+        record = logging.LogRecord(name, logging.ERROR, __file__, 1, text, args, None)
+        return record.getMessage() if seldom.filter(record) else None
+
+    assert [said("aiokafka", "no node %s", number) for number in range(5)] == ["no node 0", None, None, None, None]
+    assert said("aiokafka", "another thing") == "another thing"
+    assert [said("stream.worker", "fenced") for _ in range(3)] == ["fenced"] * 3
+    now[0] = 10.5
+    assert said("aiokafka", "no node %s", 7) == "no node 7 (4 times more since it was said last)"
+    now[0] = 30.0
+    assert said("aiokafka", "no node %s", 8) == "no node 8"
