@@ -226,6 +226,13 @@ def test_an_incident_has_one_message() -> None:
     assert duplicate_effects(Book().post("incident a1", status=500, changed=False).post("incident a1").effects) == []
 
 
+def test_a_call_that_lands_after_it_was_made_again_is_no_repeat_as_long_as_it_changes_nothing() -> None:
+    """Its caller was killed, and the read-back that followed found no effect yet (E1)."""
+    assert duplicate_effects(Book().put("inactive", called=0.9).put("inactive", called=0.2, changed=False).effects) == []
+    assert duplicate_effects(Book().put("inactive", called=0.9).put("inactive", called=1.5, changed=False).effects)
+    assert duplicate_effects(Book().put("inactive", called=0.9).put("inactive", called=0.2, changed=True).effects)
+
+
 # -- order --------------------------------------------------------------------------------------------------------------
 
 HISTORY = {ANN: [Moment(0.0, SALES), Moment(2.5, FINANCE), Moment(10.0, GONE)]}

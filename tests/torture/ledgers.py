@@ -177,11 +177,18 @@ def _repeats(found: Sequence[Effect]) -> list[str]:
     standing: Effect | None = None
     for effect in found:
         same = standing is not None and standing.value == effect.value and effect.knew(standing)
-        if standing is not None and same and not _is_fresh_containment(standing, effect):
+        if standing is not None and same and not (_is_fresh_containment(standing, effect) or _landed_late(standing, effect)):
             findings.append(f"{effect} repeats {standing.call}")
         if effect.call.changed or effect.is_acknowledged:
             standing = effect
     return findings
+
+
+def _landed_late(standing: Effect, effect: Effect) -> bool:
+    """A call whose caller died before the answer, and which the vendor worked on after it was read back and made again (E1): it was sent
+    first, and changes nothing any more."""
+    rows = standing.row, effect.row
+    return not effect.call.changed and rows[0] is not None and rows[1] is not None and rows[1].called < rows[0].called
 
 
 def _is_fresh_containment(standing: Effect, effect: Effect) -> bool:

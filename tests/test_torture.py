@@ -1,0 +1,54 @@
+"""The torture harness can fail: with one guarantee taken out it reports the loss or the double. What it reports with all of them in
+place is the torture step of `script/test`.
+
+Each run is the harness itself against real Kafka, in a process of its own, aimed at the roles whose guarantee is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.kafka import KafkaMissing, find_java, find_libs
+from tests.support.missing import missing
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _kafka() -> None:
+    try:
+        find_java()
+        find_libs()
+    except KafkaMissing as error:
+        missing(str(error))
+
+
+@pytest.mark.kafka
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(
+    ("sabotage", "options", "harms"),
+    [
+        ("early-ack", ("--aim", "provision", "--slow", "0.5"), {"lost"}),
+        ("stock-offsets", ("--aim", "provision", "--slow", "0.5"), {"lost"}),
+        ("no-intent", ("--aim", "provision", "--slow", "0.5"), {"unexplained_calls", "duplicate_effects"}),
+        (
+            "cursor-before-ack",
+            (
+                "--aim",
+                "poller",
+            ),
+            {"lost"},
+        ),
+    ],
+)
+def test_a_guarantee_that_is_taken_out_is_missed(tmp_path: Path, sabotage: str, options: tuple[str, ...], harms: set[str]) -> None:
+    command = [sys.executable, "-m", "tests.torture", "--sabotage", sabotage, "--events", "120", "--kills", "4", *options]
+    done = subprocess.run([*command, "--keep", str(tmp_path / "kept")], cwd=ROOT, capture_output=True, text=True, timeout=230, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    verdict = json.loads(done.stdout.splitlines()[-1])
+    assert any(verdict[harm] for harm in harms), done.stdout
