@@ -51,7 +51,7 @@ class Running:
         self.names = tuple(name for name in ROLES if name in set(roles))
         self._clock = clock or SystemClock()
         self._policy = policy or policy_of(settings)
-        self._ruleset = ruleset or (load_rules(settings) if "classifier" in self.names else None)
+        self._ruleset = load_rules(settings) if ruleset is None and "classifier" in self.names else ruleset
         if settings.kafka.bootstrap is None and set(self.names) != set(ROLES):
             raise ConfigurationError(
                 "no broker is configured and the embedded one lives in one process: run --role all, or set [kafka] bootstrap"

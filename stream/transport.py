@@ -247,6 +247,8 @@ class BatchConsumer(Consumer):
         super().__init__(*args, **kwargs)
         self.ledger = Ledger()
         self._dropped: set[TP] = set()
+        #: The group has said which partitions are ours now (maybe none).
+        self.settled = False
         #: Cancels and awaits the work of partitions that are being revoked; set by whoever works (stream/worker.py).
         self.on_revoked: Partitions | None = None
         #: Called with the partitions that are ours now, before the first batch of any of them.
@@ -309,11 +311,18 @@ class BatchConsumer(Consumer):
             self._read_offset[tp] = None
         if self.on_assigned is not None:
             await self.on_assigned(set(positions))
+        self.settled = True
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Faust's warnings about slow streams speak of messages; our watchdog stands in stream/worker.py."""
 
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """With nothing assigned there is nothing to seek, and `perform_seek` is not called."""
+        await super().on_partitions_assigned(assigned, generation_id)
+        self.settled = self.settled or not assigned
+
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        self.settled = False
         tps = ensure_TPset(revoked)
         self.ledger.withdraw(tps)
         if self.on_revoked is not None:

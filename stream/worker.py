@@ -260,7 +260,7 @@ class Worker:
         ledger = self.consumer.ledger
         positions = ledger.next_offsets()
         if not positions:
-            return 1  # not assigned yet: nobody can say
+            return 0 if self.consumer.settled else 1  # not assigned yet: nobody can say
         ends = await self._ends.end_offsets([TopicPartition(tp.topic, tp.partition) for tp in positions])
         return ledger.unfinished() + sum(int(ends[TopicPartition(tp.topic, tp.partition)]) - at for tp, at in positions.items())
 

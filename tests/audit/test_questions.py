@@ -32,6 +32,8 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AuditStore]:
         log.gap(AUDIT, of=1000)
         log.source(event("u-later", seconds=3 * 3600, published=None), seconds=3 * 3600)
         log.audit(classified("u-leave", Moment.LEAVE, [LEAVER], event_type="user.lifecycle.deactivate", seconds=200), seconds=201)
+        log.source(event("u-own", "user.lifecycle.suspend", seconds=104), seconds=104)  # what our lockdown did, and Okta tells
+        log.audit(classified("u-own", Moment.LEAVE, [PERSON], event_type="user.lifecycle.suspend", seconds=104), seconds=105)
         log.audit(classified("u-wait", Moment.THREAT, [PERSON], decision("u-wait", response=Response.APPROVE, why="brake", seconds=5)))
         waiting = incident("pending_approval", 5).model_copy(update={"id": "i-2", "incident": "inc-2"})
         log.audit(waiting.model_copy(update={"event": waiting.event.model_copy(update={"uuid": "u-wait"})}))  # type: ignore[union-attr]
@@ -133,7 +135,7 @@ def test_decisions_by_rule(put: Put) -> None:
 def test_completeness_by_hour(put: Put) -> None:
     found = [row for row in put("completeness-by-hour") if row["tenant"] == "default"]
     assert only(found, "hour", "events", "without_published", "quarantined") == [
-        (iso(0), 13, 0, 5),
+        (iso(0), 14, 0, 5),
         (iso(3600), 9, 0, 0),
         (iso(7200), 2, 0, 0),
         (iso(10800), 1, 1, 0),

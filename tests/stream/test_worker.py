@@ -150,6 +150,17 @@ async def test_a_rebalance_without_work_in_hand_repeats_nothing(kafka: Kafka) ->
     assert len(floor.values) == len(set(floor.values)) == 64
 
 
+async def test_a_member_for_whom_no_partition_is_left_lags_nothing(kafka: Kafka) -> None:
+    site, floor = await Site(kafka, partitions=1).open(), Floor()
+    await site.produce((b"key", b"value"))
+    async with site.working(Station("a", floor)) as first, site.working(Station("b", floor)) as second:
+        await until(lambda: len(first.owned) + len(second.owned) == 1)
+        idle = second if first.owned else first
+        await until(lambda: idle.consumer.settled)
+        assert await idle.lag() == 0
+        await until(lambda: floor.done)
+
+
 async def test_a_revocation_cancels_the_work_in_hand_and_waits_for_its_end(kafka: Kafka) -> None:
     """D12: the next owner begins when the last has let go, however long that takes."""
     site, floor = await Site(kafka).open(), Floor()
