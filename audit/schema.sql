@@ -108,14 +108,16 @@ FROM decision_rows
 WHERE (tenant, id, place) IN (SELECT (tenant, id, min(place)) FROM decision_rows GROUP BY tenant, id);
 
 -- One row an attempt: the last status, and every moment that some record of the attempt knew.
+-- A row begins `intended`, so that word never stands over a later one: a worker that was stopped while it wrote it may write it after the
+-- next owner has read back and closed the row.
 CREATE OR REPLACE VIEW actions AS
 SELECT intent, attempt, arg_max(incident, place) AS incident, arg_max(tenant, place) AS tenant, arg_max(person, place) AS person,
        arg_max(target, place) AS target, coalesce(arg_max(nullif(account, ''), place), '') AS account, arg_max(change, place) AS change,
        coalesce(arg_max(nullif(before, '{}'), place), '{}') AS before, coalesce(arg_max(nullif(after, '{}'), place), '{}') AS after,
-       arg_max(status, place) AS status, arg_max(request_id, place) AS request_id,
+       arg_max(status, CASE status WHEN 'intended' THEN place ELSE place + (1::BIGINT << 61) END) AS status, arg_max(request_id, place) AS request_id,
        arg_max(intended, place) AS intended, arg_max(called, place) AS called, arg_max(answered, place) AS answered,
        arg_max(observed, place) AS observed,
-       arg_max(lane, place) AS lane, arg_max(detail, place) AS detail, arg_max(event_uuid, place) AS event_uuid
+       arg_max(lane, place) AS lane, arg_max(detail, CASE status WHEN 'intended' THEN place ELSE place + (1::BIGINT << 61) END) AS detail, arg_max(event_uuid, place) AS event_uuid
 FROM action_rows GROUP BY intent, attempt;
 
 CREATE OR REPLACE VIEW incidents AS

@@ -23,7 +23,7 @@ import orjson
 
 from handlers.answers import MAX_DELAY_S, Answer, Dialect, check_connector, check_object, check_token, delay_of
 from handlers.auth import Auth
-from handlers.contract import Clock
+from handlers.contract import Clock, last_word
 from handlers.limits import Limits
 from model.errors import ConfigurationError, CredentialsRefused, OutcomeUnknown, PermanentError, TemporaryError, UnsafePlan
 from model.settings import checked_url
@@ -161,6 +161,8 @@ class Client:
         request = self._http.build_request(
             outgoing.method, outgoing.url, headers=headers, content=outgoing.content, timeout=_deadlines(timeout_s)
         )
+        if outgoing.mutating and (fence := last_word.get()) is not None:
+            fence()
         try:
             return await self._send(request, timeout_s, mutating=outgoing.mutating)
         except _ConnectionLost:

@@ -7,6 +7,8 @@ are protocols because their truth lives in Kafka, which only `stream/` knows; te
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -149,6 +151,11 @@ class Fence(Protocol):
     """Raises Fenced where this worker no longer owns the person's partition or its heartbeat is too old (D12)."""
 
     def check(self, tenant: str, person: str) -> None: ...
+
+
+#: The fence of the call that is being made, for the client to ask right before the bytes go out: a call may wait at the gate, and a
+#: process that was stopped meanwhile must not send it when it wakes (34). Whoever performs a call sets it around `Target.apply`.
+last_word: ContextVar[Callable[[], None] | None] = ContextVar("last_word", default=None)
 
 
 class RemovalBrake(Protocol):

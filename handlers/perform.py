@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from uuid import uuid4
 
-from handlers.contract import Applied, Clock, Fence, Journal, Lane, Target
+from handlers.contract import Applied, Clock, Fence, Journal, Lane, Target, last_word
 from model.change import Action, ActionStatus, Change
 from model.errors import Fenced, OutcomeUnknown, PermanentError, PortcullisError, TemporaryError, UnsafePlan
 
@@ -96,8 +97,11 @@ class Performer:
             await asyncio.gather(self.journal.intended(action), alongside())
 
     async def _call(self, target: Target, change: Change, action: Action) -> Attempt:
+        fence = last_word.set(partial(self.fence.check, action.tenant, action.person))
         try:
             applied = await target.apply(change, action.intent, self.lane)
+        except Fenced:
+            raise  # as above: nothing went out, and a worker that is fenced writes nothing
         except OutcomeUnknown as error:
             return await self._answer(change, action, ActionStatus.UNKNOWN, error=error)
         except TemporaryError as error:
@@ -111,6 +115,8 @@ class Performer:
         except Exception as error:  # a defect of ours: the row must not claim anything, the defect must be seen
             await self._answer(change, action, ActionStatus.UNKNOWN, detail=f"{type(error).__name__} while the call was out")
             raise
+        finally:
+            last_word.reset(fence)
         return await self._answer(change, action, ActionStatus.ALREADY if applied.already else ActionStatus.DONE, applied=applied)
 
     async def _answer(

@@ -40,6 +40,8 @@ Item = Order | Knock | Command
 ITEM = "item."
 #: Records a batch. What a batch asks of the vendors must be done well before the watchdog misses a commit.
 POLL_RECORDS = 100
+#: How often intents are looked for that nobody closes: one whose writer was stopped may come after its next owner has looked.
+TIDY_S = 30.0
 #: A worker that is fenced, but not yet told why, tries its scheduled work again after so long.
 FENCED_S = 1.0
 
@@ -79,6 +81,7 @@ class LaneRole(ABC):
         self._tasks: list[asyncio.Task[None]] = []
         self._carried_out: deque[str] = deque(maxlen=1000)
         self._fresh = asyncio.Semaphore(self.at_once)
+        self._resumed: set[tuple[str, str]] = set()
 
     # --- to be said by each lane ----------------------------------------------------------------------------------------
 
@@ -121,7 +124,10 @@ class LaneRole(ABC):
         await self._before_calls.start()
         for follower in (self.intents, self.due, *self.followers()):
             await follower.start()
-        self._tasks = [asyncio.create_task(self.schedule.run_forever(), name=f"{self.lane} schedule")]
+        self._tasks = [
+            asyncio.create_task(self.schedule.run_forever(), name=f"{self.lane} schedule"),
+            asyncio.create_task(self._tidy_forever(), name=f"{self.lane} open intents"),
+        ]
         await self.worker.start()
         self._tasks += [asyncio.create_task(one(), name=f"beside {self.lane}") for one in self.beside]
 
@@ -165,11 +171,24 @@ class LaneRole(ABC):
         """A new owner knows all that the last one wrote, closes what it left open, and follows the schedule from its beginning."""
         for follower in (self.intents, self.due, *self.followers()):
             await follower.caught_up()
-        owned = {tp.partition for tp in partitions}
-        for tenant, person in self.journal.people_with_open():
-            if topics.partition_of(topics.person_key(tenant, person), self._broker.partitions) in owned:
-                self.chains.add((tenant, person), partial(self._resume, tenant, person)).add_done_callback(self.schedule.note)
+        self._tidy({tp.partition for tp in partitions})
         self.schedule.rescan()
+
+    def _tidy(self, partitions: set[int]) -> None:
+        """Open intents are read back after the work of their person that is under way, and most are closed by then."""
+        for who in self.journal.people_with_open() - self._resumed:
+            if topics.partition_of(topics.person_key(*who), self._broker.partitions) in partitions:
+                self._resumed.add(who)
+                self.chains.add(who, partial(self._resume, *who)).add_done_callback(partial(self._resumption_over, who))
+
+    def _resumption_over(self, who: tuple[str, str], task: asyncio.Task[None]) -> None:
+        self._resumed.discard(who)
+        self.schedule.note(task)
+
+    async def _tidy_forever(self) -> None:
+        while True:
+            await asyncio.sleep(TIDY_S)
+            self._tidy(self.worker.owned)
 
     async def revoked(self, partitions: set[TP]) -> None:
         """Scheduled and resumed work belongs to no batch: it is cancelled here (D12)."""

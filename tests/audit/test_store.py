@@ -226,6 +226,15 @@ def test_an_action_has_one_row_an_attempt_with_every_moment_known(store: AuditSt
     ]
 
 
+def test_that_a_row_was_intended_never_stands_over_what_became_of_it(store: AuditStore) -> None:
+    """34: its writer was stopped between the intent and its record, and the next owner read back and closed the row meanwhile."""
+    log = Log()
+    log.audit(action("in-1", ActionStatus.FAILED, "deactivate", intended=at(1), answered=at(9), detail="read back"))
+    log.audit(action("in-1", ActionStatus.INTENDED, "deactivate", intended=at(1)))
+    store.write(log.records)
+    assert rows(store, "SELECT status, detail, answered FROM actions") == [("failed", "read back", at(9))]
+
+
 def test_incidents_and_holds_show_their_last_record(store: AuditStore) -> None:
     store.write(day())
     assert rows(store, "SELECT id, state, opened, contained, closed FROM incidents") == [("inc-1", "contained", at(101), at(105.5), None)]

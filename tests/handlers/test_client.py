@@ -19,11 +19,12 @@ from handlers.answers import clean
 from handlers.auth import BoxClientCredentials, PrivateKeyJwt, StaticToken, read_private_key
 from handlers.box.api import BOX
 from handlers.client import Client
-from handlers.contract import Lane
+from handlers.contract import Lane, last_word
 from model.errors import (
     BreakerOpen,
     ConfigurationError,
     CredentialsRefused,
+    Fenced,
     OutcomeUnknown,
     PermanentError,
     PortcullisError,
@@ -88,6 +89,36 @@ async def test_a_dry_run_reads_and_never_mutates(clock: FakeClock) -> None:
         await put(one)
     assert refused.value.code == "dry_run"
     assert wire.asked == ["GET /x"]
+
+
+@pytest.mark.fault(34)
+async def test_a_call_that_waited_while_its_worker_was_fenced_does_not_go_out(clock: FakeClock) -> None:
+    """Its turn comes after the wait for the rate budget; what it was allowed before says nothing any more."""
+    wire = Wire(OK, OK, OK)
+    one = client(wire, clock, limits=limits(clock, per_minute=20.0))
+    await put(one)
+    await put(one)  # the third must wait
+    fenced = False
+
+    def fence() -> None:
+        if fenced:
+            raise Fenced("not ours any more")
+
+    token = last_word.set(fence)
+    sleep = clock.sleep
+
+    async def stopped(seconds: float) -> None:
+        nonlocal fenced
+        await sleep(seconds)
+        fenced = True
+
+    clock.sleep = stopped  # type: ignore[method-assign]
+    with pytest.raises(Fenced):
+        await put(one)
+    last_word.reset(token)
+    assert len(wire.requests) == 2
+    await put(one)
+    assert len(wire.requests) == 3, "the breaker thinks no worse of the vendor"
 
 
 async def test_redirects_are_not_followed(clock: FakeClock) -> None:

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from handlers.protected import load_protected
-from model.change import ActionStatus, ChangeKind
+from model.change import Action, ActionStatus, ChangeKind
 from model.decision import Scope, Severity
 from model.errors import Fenced, TemporaryError
 from model.person import HoldState, PersonStatus
@@ -301,6 +301,24 @@ async def test_an_intent_left_open_is_closed_by_reading_back_before_anything_els
         await work(role)
     changed = [one.change.kind for one in world.box.effects if one.changed]
     assert changed == [ChangeKind.DEACTIVATE, ChangeKind.END_SESSIONS], "one effect of each, whatever was read back"
+
+
+@pytest.mark.fault(34)
+async def test_an_intent_that_its_stopped_writer_left_behind_is_closed_without_another_assignment() -> None:
+    """It came after the new owner had looked, so nobody would ever ask for it again."""
+    world = World()
+    world.employ()
+    async with world.lockdown() as role:
+        late = Action(
+            intent="late", lane="lockdown", tenant=TENANT, person=ANN, target="box", account="200", change=f"deactivate {ANN}",
+            status=ActionStatus.INTENDED, intended=NOON,
+        )  # fmt: skip
+        await role.journal.intended(late)
+        assert world.log.rows["late"].status is ActionStatus.INTENDED
+        role._tidy(role.worker.owned)
+        role._tidy(role.worker.owned)
+        await settled(role)
+        assert (world.log.rows["late"].status, role.journal.all_open()) == (ActionStatus.FAILED, [])
 
 
 @pytest.mark.parametrize("writes", range(1, 12))

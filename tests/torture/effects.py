@@ -18,6 +18,8 @@ Json = dict[str, Any]
 
 #: Keys whose calls leave nothing that could be read back: declared repeatable, once a crash (D25).
 REPEATABLE = frozenset({"sessions", "update"})
+#: What may lie between a lane's last look at what the other one intends and its own call.
+_BETWEEN_S = 0.1
 _DONE = frozenset({"done", "already"})
 
 
@@ -89,7 +91,7 @@ class Effect:
 
     def knew(self, earlier: Effect) -> bool:
         """Whether it could know of `earlier`: calls of two lanes that are out at the same time are concurrent, nobody can order them."""
-        return self.lane == earlier.lane or self.row is None or earlier.call.at <= self.row.called
+        return self.lane == earlier.lane or self.row is None or earlier.call.at + _BETWEEN_S <= self.row.called
 
     @property
     def is_acknowledged(self) -> bool:
