@@ -33,9 +33,9 @@ def _kafka() -> None:
 @pytest.mark.parametrize(
     ("sabotage", "options", "harms"),
     [
-        ("early-ack", ("--aim", "provision", "--slow", "0.5"), {"lost"}),
-        ("stock-offsets", ("--aim", "provision", "--slow", "0.5"), {"lost"}),
-        ("no-intent", ("--aim", "provision", "--slow", "0.5"), {"unexplained_calls", "duplicate_effects"}),
+        ("early-ack", ("--aim", "provision", "--slow", "2.5"), {"lost"}),
+        ("stock-offsets", ("--aim", "provision", "--slow", "2.5"), {"lost"}),
+        ("no-intent", ("--aim", "provision", "--slow", "2.5"), {"unexplained_calls", "duplicate_effects"}),
         (
             "cursor-before-ack",
             (

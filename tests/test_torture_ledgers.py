@@ -233,6 +233,14 @@ def test_a_call_that_lands_after_it_was_made_again_is_no_repeat_as_long_as_it_ch
     assert duplicate_effects(Book().put("inactive", called=0.9).put("inactive", called=0.2, changed=True).effects)
 
 
+def test_sessions_may_be_ended_again_where_the_answer_to_the_closing_was_lost() -> None:
+    """Until it is known to stand, somebody may have signed in again."""
+    told = {"lane": "lockdown", "incident": "x"}
+    lost = Book().put("inactive", read_back=True, **told).end_sessions(**told).end_sessions(**told)
+    assert duplicate_effects(lost.effects) == []
+    assert duplicate_effects(Book().put("inactive", **told).end_sessions(**told).end_sessions(**told).effects)
+
+
 # -- order --------------------------------------------------------------------------------------------------------------
 
 HISTORY = {ANN: [Moment(0.0, SALES), Moment(2.5, FINANCE), Moment(10.0, GONE)]}

@@ -60,6 +60,8 @@ class Row:
     event: str | None = None
     #: When the call was sent (epoch seconds); where a crash kept that from being written, when it was intended.
     called: float = 0.0
+    #: The answer never came: what became of the call was found out by looking.
+    read_back: bool = False
 
     @property
     def is_done(self) -> bool:
@@ -95,7 +97,7 @@ class Effect:
 
     @property
     def is_acknowledged(self) -> bool:
-        return self.call.is_good and self.row is not None and self.row.is_done
+        return self.call.is_good and self.row is not None and self.row.is_done and not self.row.read_back
 
     def __str__(self) -> str:
         told = f"{self.row.lane} {self.row.change} [{self.row.status}]" if self.row else "no row"

@@ -156,7 +156,7 @@ def _as_json(call: Any) -> Json:
 
 def _row(one: Json) -> Row:
     texts = {name: one[name] for name in ("intent", "person", "target", "lane", "change", "status", "incident")}
-    return Row(**texts, event=one["event_uuid"], called=float(one["sent"] or 0))
+    return Row(**texts, event=one["event_uuid"], called=float(one["sent"] or 0), read_back=one["detail"].startswith("read back"))
 
 
 def _logged(raw: bytes) -> Logged:
