@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import uuid
 from collections import OrderedDict
@@ -61,13 +62,15 @@ class Sender(Protocol):
 
 
 class Posted(Word):
-    """Which message belongs to a subject. `ts` empty: a post is open under `intent`. `count`: how often it was told."""
+    """Which message belongs to a subject. `ts` empty: a post is open under `intent`. `count`: how often it was told.
+    `shown`: what the message says now, as a hash."""
 
     subject: str
     intent: str
     ts: str = ""
     count: int = 1
     last: str = ""
+    shown: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,18 +312,22 @@ class NotifyRole:
 
     async def _post(self, one: Pending) -> None:
         action = self._action(one, "post")
-        posted = Posted(subject=one.subject, intent=action.intent, count=one.count, last=one.last)
+        content = self._content(one, one.count)
+        posted = Posted(subject=one.subject, intent=action.intent, count=one.count, last=one.last, shown=_hash(content))
         await asyncio.gather(self._journal.intended(action), self._posted.write(one.subject, posted.to_bytes()))
-        ts = await self._call(action, self._sender.post(self._channel, *self._content(one, one.count), action.intent))
+        ts = await self._call(action, self._sender.post(self._channel, *content, action.intent))
         assert isinstance(ts, str)
         await self._posted.write(one.subject, posted.model_copy(update={"ts": ts}).to_bytes())
 
     async def _update(self, one: Pending, posted: Posted) -> None:
-        action = self._action(one, "update")
-        await self._journal.intended(action)
+        """What it says already is not written again: an order that was delivered again tells its incident again."""
         count = posted.count + one.count
-        await self._call(action, self._sender.update(self._channel, posted.ts, *self._content(one, count), action.intent))
-        new = posted.model_copy(update={"count": count, "last": one.last})
+        content = self._content(one, count)
+        new = posted.model_copy(update={"count": count, "last": one.last, "shown": _hash(content)})
+        if new.shown != posted.shown:
+            action = self._action(one, "update")
+            await self._journal.intended(action)
+            await self._call(action, self._sender.update(self._channel, posted.ts, *content, action.intent))
         await self._posted.write(one.subject, new.to_bytes())
 
     async def _call(self, action: Action, call: Any) -> Any:
@@ -371,6 +378,10 @@ class NotifyRole:
             await self._consumer.commit(offsets)
         except KafkaError as error:
             log.warning("notifier: commit refused, tried again: %s", type(error).__name__)
+
+
+def _hash(content: tuple[str, Any]) -> str:
+    return digest(json.dumps(content, sort_keys=True))
 
 
 def _hour(moment: datetime) -> str:

@@ -233,6 +233,15 @@ def test_a_call_that_lands_after_it_was_made_again_is_no_repeat_as_long_as_it_ch
     assert duplicate_effects(Book().put("inactive", called=0.9).put("inactive", called=0.2, changed=True).effects)
 
 
+def test_a_call_is_made_again_where_reading_back_found_no_effect_yet() -> None:
+    """It landed after the look and before the repeat, which changes nothing (E1)."""
+    landed = Book().put("inactive")
+    landed.rows["i1"] = replace(landed.rows["i1"], status="failed", read_back=True)
+    assert duplicate_effects(landed.put("inactive", changed=False).effects) == []
+    seen = Book().put("inactive", read_back=True)
+    assert duplicate_effects(seen.put("inactive", changed=False).effects)
+
+
 def test_sessions_may_be_ended_again_where_the_answer_to_the_closing_was_lost() -> None:
     """Until it is known to stand, somebody may have signed in again."""
     told = {"lane": "lockdown", "incident": "x"}

@@ -188,6 +188,20 @@ async def test_an_incident_is_one_message_whatever_becomes_of_it(floor: Floor) -
 
 
 @pytest.mark.kafka
+async def test_what_a_message_says_already_is_not_written_again(floor: Floor) -> None:
+    """An order that is delivered again after a kill tells its incident again, in a record of its own."""
+    async with floor.notifier() as role:
+        await floor.tell(incident("open"))
+        await until(lambda: quiet(role))
+        await floor.tell(incident("open").model_copy(update={"id": "again"}))
+        await until(lambda: quiet(role))
+        assert (len(floor.slack.messages), floor.slack.updates) == (1, [])
+        await floor.tell(incident("contained"))
+        await until(lambda: quiet(role))
+    assert len(floor.slack.updates) == 1
+
+
+@pytest.mark.kafka
 async def test_two_incidents_are_two_messages_and_never_faster_than_slack_takes_them(floor: Floor) -> None:
     async with floor.notifier() as role:
         for number in range(5):

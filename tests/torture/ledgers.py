@@ -177,18 +177,19 @@ def _repeats(found: Sequence[Effect]) -> list[str]:
     standing: Effect | None = None
     for effect in found:
         same = standing is not None and standing.value == effect.value and effect.knew(standing)
-        if standing is not None and same and not (_is_fresh_containment(standing, effect) or _landed_late(standing, effect)):
+        if standing is not None and same and not (_is_fresh_containment(standing, effect) or _answer_was_lost(standing, effect)):
             findings.append(f"{effect} repeats {standing.call}")
         if effect.call.changed or effect.is_acknowledged:
             standing = effect
     return findings
 
 
-def _landed_late(standing: Effect, effect: Effect) -> bool:
-    """A call whose caller died before the answer, and which the vendor worked on after it was read back and made again (E1): it was sent
-    first, and changes nothing any more."""
-    rows = standing.row, effect.row
-    return not effect.call.changed and rows[0] is not None and rows[1] is not None and rows[1].called < rows[0].called
+def _answer_was_lost(standing: Effect, effect: Effect) -> bool:
+    """A call whose answer never came, and which the vendor worked on only after it was read back: no effect was seen, so it was made again
+    (E1), and the later of the two to arrive changes nothing. Where its effect was seen, a repeat is one."""
+    if effect.call.changed or standing.row is None or effect.row is None:
+        return False
+    return effect.row.called < standing.row.called or standing.row.status == "failed"
 
 
 def _is_fresh_containment(standing: Effect, effect: Effect) -> bool:
