@@ -1,3 +1,5 @@
+"""A reading that many ask for is made once, is never staler than one's own, and nobody can spoil it for the others."""
+
 from __future__ import annotations
 
 import asyncio
