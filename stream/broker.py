@@ -202,11 +202,19 @@ class Publisher:
         await self._producer.stop()
 
     async def begin(self, topic: Topic, key: bytes, value: bytes | None, timestamp_ms: int | None = None) -> asyncio.Future[Any]:
-        """Hands one record to the producer; the future is done when it is acknowledged."""
+        """Hands one record to the producer; the future is done when it is acknowledged. Without a broker it waits: the first record for a
+        topic asks where the topic is, and nothing is handed over before that is answered."""
         await self._broker.flow.room(topic.name, len(value or b"") + len(key))
         partition = topics.partition_of(key, self._broker.partitions)
-        future: asyncio.Future[Any] = await self._producer.send(topic.name, value, key, partition, timestamp_ms)
-        return future
+        while True:
+            try:
+                future: asyncio.Future[Any] = await self._producer.send(topic.name, value, key, partition, timestamp_ms)
+                return future
+            except KafkaError as error:
+                if not error.retriable:
+                    raise
+                log.warning("%s: no broker says where it is (%s): asking again", topic.name, type(error).__name__)
+                await asyncio.sleep(0.5)
 
     async def send(self, topic: Topic, key: bytes, value: bytes | None, timestamp_ms: int | None = None) -> int:
         """Returns the record's offset."""

@@ -46,6 +46,14 @@ class House:
     def role(self, name: str) -> None:
         self.start(name, "run", "--config", str(self.config), "--role", name)
 
+    def wait_until_running(self, name: str, within: float = 60.0) -> None:
+        """Returns when the role says that it runs."""
+        until = time.monotonic() + within
+        while b"running: " not in self.log(name).read_bytes():
+            assert self.processes[name].poll() is None, self.log(name).read_text()
+            assert time.monotonic() < until, f"{name} does not run after {within:.0f} s"
+            time.sleep(0.05)
+
     def kill(self, name: str) -> None:
         process = self.processes[name]
         process.kill()

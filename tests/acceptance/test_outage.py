@@ -33,7 +33,9 @@ def test_the_broker_is_killed_and_comes_back_and_nobody_is_started_again(house: 
     house.simulate("--scenario", "day")
     for role in ROLES:
         house.role(role)
-    time.sleep(8)
+    for role in ROLES:
+        house.wait_until_running(role)
+    time.sleep(3)
     kafka_broker.kill()
     time.sleep(AWAY_S)
     kafka_broker.restart()

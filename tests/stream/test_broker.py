@@ -6,10 +6,13 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import MessageSizeTooLargeError, UnknownTopicOrPartitionError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -261,3 +264,25 @@ async def test_a_broker_that_is_down_is_waited_for_with_one_line(caplog: pytest.
     assert "waiting for it" in said[0]
     assert len(naps) == 3
     await up.stop()
+
+
+@pytest.mark.fault(32)
+async def test_a_first_record_waits_for_a_broker_that_is_away() -> None:
+    """The producer does not know the topic yet, and says so after a while: nothing was handed over, so it is asked again."""
+    publisher = Publisher(Broker(KafkaSettings(bootstrap="127.0.0.1:1", partitions=1)))
+    answers: list[Any] = [UnknownTopicOrPartitionError(), UnknownTopicOrPartitionError(), asyncio.get_running_loop().create_future()]
+    asked: list[tuple[Any, ...]] = []
+
+    async def send(*record: Any) -> Any:
+        asked.append(record)
+        if isinstance(answer := answers.pop(0), Exception):
+            raise answer
+        return answer
+
+    publisher._producer = SimpleNamespace(send=send)  # type: ignore[assignment]
+    waiting = answers[-1]
+    assert await publisher.begin(topics.BRAKES, b"key", b"value") is waiting
+    assert len(asked) == 3
+    answers.append(MessageSizeTooLargeError())
+    with pytest.raises(MessageSizeTooLargeError):
+        await publisher.begin(topics.BRAKES, b"key", b"value")
