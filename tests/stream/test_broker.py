@@ -279,7 +279,8 @@ async def test_a_first_record_waits_for_a_broker_that_is_away() -> None:
             raise answer
         return answer
 
-    publisher._producer = SimpleNamespace(send=send)  # type: ignore[assignment]
+    await publisher.stop()
+    publisher._producer = SimpleNamespace(send=send)
     waiting = answers[-1]
     assert await publisher.begin(topics.BRAKES, b"key", b"value") is waiting
     assert len(asked) == 3
