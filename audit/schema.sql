@@ -114,11 +114,11 @@ CREATE OR REPLACE VIEW actions AS
 SELECT intent, attempt, arg_max(incident, place) AS incident, arg_max(tenant, place) AS tenant, arg_max(person, place) AS person,
        arg_max(target, place) AS target, coalesce(arg_max(nullif(account, ''), place), '') AS account, arg_max(change, place) AS change,
        coalesce(arg_max(nullif(before, '{}'), place), '{}') AS before, coalesce(arg_max(nullif(after, '{}'), place), '{}') AS after,
-       arg_max(status, CASE status WHEN 'intended' THEN place ELSE place + (1::BIGINT << 61) END) AS status, arg_max(request_id, place) AS request_id,
+       arg_max(status, turn) AS status, arg_max(request_id, place) AS request_id,
        arg_max(intended, place) AS intended, arg_max(called, place) AS called, arg_max(answered, place) AS answered,
        arg_max(observed, place) AS observed,
-       arg_max(lane, place) AS lane, arg_max(detail, CASE status WHEN 'intended' THEN place ELSE place + (1::BIGINT << 61) END) AS detail, arg_max(event_uuid, place) AS event_uuid
-FROM action_rows GROUP BY intent, attempt;
+       arg_max(lane, place) AS lane, arg_max(detail, turn) AS detail, arg_max(event_uuid, place) AS event_uuid
+FROM (SELECT *, CASE status WHEN 'intended' THEN place ELSE place + (1::BIGINT << 61) END AS turn FROM action_rows) GROUP BY intent, attempt;
 
 CREATE OR REPLACE VIEW incidents AS
 SELECT id, tenant, person, state, opened, contained, closed, title, severity, event_uuid, seen, targets

@@ -13,6 +13,7 @@ from hypothesis import settings
 from tests.support import network
 from tests.support.canary import Canaries
 from tests.support.clock import FakeClock
+from tests.support.kafka_fixtures import jvm as jvm
 from tests.support.kafka_fixtures import kafka as kafka
 from tests.support.kafka_fixtures import kafka_broker as kafka_broker
 from tests.support.kafka_fixtures import kafka_server as kafka_server

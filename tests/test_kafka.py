@@ -20,11 +20,10 @@ from aiokafka.structs import TopicPartition
 
 from tests.support import kafka as kafka_module
 from tests.support import kafka_docker
-from tests.support.kafka import Broker, KafkaFailed, KafkaMissing, find_java, find_libs, free_port
+from tests.support.kafka import Broker, KafkaFailed, KafkaMissing, find_libs, free_port
 from tests.support.kafka_cli import is_broker
 from tests.support.kafka_docker import DockerBroker
 from tests.support.kafka_fixtures import AnyBroker, Kafka, start_broker
-from tests.support.missing import missing
 from tests.support.wire import NotServing, check_serving
 
 pytestmark = pytest.mark.kafka
@@ -60,16 +59,6 @@ async def read_values(bootstrap: str, topic: str, count: int) -> list[bytes]:
         return [(await asyncio.wait_for(consumer.getone(), 20)).value for _ in range(count)]
     finally:
         await consumer.stop()
-
-
-@pytest.fixture(scope="module")
-def jvm() -> None:
-    """For tests of the JVM's broker itself."""
-    try:
-        find_java()
-        find_libs()
-    except KafkaMissing as reason:
-        missing(str(reason))
 
 
 async def test_the_largest_record_flows(kafka: Kafka) -> None:

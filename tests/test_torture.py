@@ -13,37 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.kafka import KafkaMissing, find_java, find_libs
-from tests.support.missing import missing
-
 ROOT = Path(__file__).resolve().parent.parent
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _kafka() -> None:
-    try:
-        find_java()
-        find_libs()
-    except KafkaMissing as error:
-        missing(str(error))
 
 
 @pytest.mark.kafka
 @pytest.mark.timeout(240)
+@pytest.mark.usefixtures("jvm")
 @pytest.mark.parametrize(
     ("sabotage", "options", "harms"),
     [
         ("early-ack", ("--aim", "provision", "--slow", "2.5"), {"lost"}),
         ("stock-offsets", ("--aim", "provision", "--slow", "2.5"), {"lost"}),
         ("no-intent", ("--aim", "provision", "--slow", "2.5"), {"unexplained_calls", "duplicate_effects"}),
-        (
-            "cursor-before-ack",
-            (
-                "--aim",
-                "poller",
-            ),
-            {"lost"},
-        ),
+        ("cursor-before-ack", ("--aim", "poller"), {"lost"}),
     ],
 )
 def test_a_guarantee_that_is_taken_out_is_missed(tmp_path: Path, sabotage: str, options: tuple[str, ...], harms: set[str]) -> None:

@@ -16,23 +16,11 @@ from bench.flow_delay import LOCK_OKTA, WAYS, Delays
 from bench.flow_log import PARTITIONS, events, tenant_names
 from bench.flow_speed import Run
 from stream.topics import partition_of
-from tests.support.kafka import KafkaMissing, find_java, find_libs
-from tests.support.missing import missing
-
-
-@pytest.fixture
-def kafka_at_hand() -> None:
-    """The bench starts its own broker from the jars; a given one would not be its own."""
-    try:
-        find_java()
-        find_libs()
-    except KafkaMissing as reason:
-        missing(str(reason))
 
 
 @pytest.mark.kafka
 @pytest.mark.timeout(240)
-@pytest.mark.usefixtures("kafka_at_hand")
+@pytest.mark.usefixtures("jvm")
 def test_it_runs_and_ends_with_one_json_object() -> None:
     argv = ["--events", "800", "--seconds", "0.3", "--singles", "1", "--pages", "1", "--runs", "portcullis:hits:8", "confluent:hits:8"]
     done = subprocess.run(

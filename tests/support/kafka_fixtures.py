@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.kafka import Broker, KafkaMissing
+from tests.support.kafka import Broker, KafkaMissing, find_java, find_libs
 from tests.support.kafka_docker import DockerBroker
 from tests.support.missing import missing
 
@@ -35,6 +35,16 @@ class Kafka:
     def name(self, what: str) -> str:
         """A topic, group or client id that no other test uses."""
         return f"{self.prefix}.{what}"
+
+
+@pytest.fixture(scope="session")
+def jvm() -> None:
+    """For tests that start the JVM's broker themselves: a given one would not be their own."""
+    try:
+        find_java()
+        find_libs()
+    except KafkaMissing as reason:
+        missing(str(reason))
 
 
 def start_broker(folder: Path) -> AnyBroker:
