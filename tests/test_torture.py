@@ -17,20 +17,38 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.mark.kafka
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 @pytest.mark.usefixtures("jvm")
 @pytest.mark.parametrize(
     ("sabotage", "options", "harms"),
     [
-        ("early-ack", ("--aim", "provision", "--slow", "2.5"), {"lost"}),
-        ("stock-offsets", ("--aim", "provision", "--slow", "2.5"), {"lost"}),
+        ("early-ack", ("--aim", "provision", "--slow-looks", "2.5", "--partitions", "1"), {"lost"}),
+        ("stock-offsets", ("--aim", "provision", "--slow-looks", "2.5", "--partitions", "1"), {"lost"}),
         ("no-intent", ("--aim", "provision", "--slow", "2.5"), {"unexplained_calls", "duplicate_effects"}),
         ("cursor-before-ack", ("--aim", "poller"), {"lost"}),
     ],
 )
 def test_a_guarantee_that_is_taken_out_is_missed(tmp_path: Path, sabotage: str, options: tuple[str, ...], harms: set[str]) -> None:
-    command = [sys.executable, "-m", "tests.torture", "--sabotage", sabotage, "--events", "120", "--kills", "4", *options]
-    done = subprocess.run([*command, "--keep", str(tmp_path / "kept")], cwd=ROOT, capture_output=True, text=True, timeout=230, check=False)
+    """On a slow machine a kill may meet nothing in hand, and nothing is lost by chance: a second seed is asked then."""
+    for seed in ("1", "2"):
+        command = [
+            sys.executable,
+            "-m",
+            "tests.torture",
+            "--sabotage",
+            sabotage,
+            "--seed",
+            seed,
+            "--events",
+            "240",
+            "--kills",
+            "4",
+            *options,
+        ]
+        keep = ["--keep", str(tmp_path / seed)]
+        done = subprocess.run([*command, *keep], cwd=ROOT, capture_output=True, text=True, timeout=230, check=False)
+        if done.returncode:
+            break
     assert done.returncode == 1, done.stdout + done.stderr
     verdict = json.loads(done.stdout.splitlines()[-1])
     assert any(verdict[harm] for harm in harms), done.stdout

@@ -133,15 +133,22 @@ def make_script(
     aim: tuple[Role, ...] = (),
     broker_down_s: float = 0.0,
     slow_s: float = 0.0,
+    slow_looks_s: float = 0.0,
 ) -> Script:
     """`aim` narrows the roles that are killed; `broker_down_s` adds one long outage of the broker in the middle; `slow_s` delays
-    what Box answers to a POST, which leaves no room for other faults there."""
+    what Box answers to a POST, which leaves no room for other faults there; `slow_looks_s` delays each look at half of
+    the people in Okta, before anything says what will become of them, so that what came later for others is done first."""
     dice = random.Random(seed)
     length = max(events / PLAY_RATE, 12.0 + 6.5 * kills + 9.0 * broker_kills + (broker_down_s + 10 if broker_down_s else 0))
     script = Script(seed, events, length)
     Company(dice, script).write()
     if slow_s:
         script.steps.insert(0, Trouble(0.0, "box", {"method": "POST", "path": "/2.0/*", "times": None, "delay_s": slow_s, "when": "after"}))
+    if slow_looks_s:
+        halves = ("/api/v1/users/*[02468ace]", "/api/v1/users/*[02468ace]/groups")
+        script.steps[:0] = [
+            Trouble(0.0, "okta", {"method": "GET", "path": path, "times": None, "delay_s": slow_looks_s}) for path in halves
+        ]
     script.strikes = sorted(_strikes(dice, length, kills, broker_kills, workers, aim, broker_down_s), key=lambda one: one.at)
     return script
 

@@ -154,9 +154,9 @@ class Process:
 class Fleet:
     """All processes of a run under one folder."""
 
-    def __init__(self, folder: Path, *, workers: int = 1, sabotage: str | None = None, dry_run: bool = False) -> None:
+    def __init__(self, folder: Path, *, workers: int = 1, partitions: int = 4, sabotage: str | None = None, dry_run: bool = False) -> None:
         self.folder = folder
-        self._workers, self._sabotage, self._dry_run = workers, sabotage, dry_run
+        self._workers, self._partitions, self._sabotage, self._dry_run = workers, partitions, sabotage, dry_run
         self.broker = Broker(folder / "kafka")
         self.written = folder / "config" / "portcullis.toml"
         self.simulators = self._simulators()
@@ -186,7 +186,9 @@ class Fleet:
 
     def _role(self, role: str, index: int, access: Path) -> Process:
         name = f"{role}-{index + 1}" if role in MANY else role
-        config = settings.write_config(self.written, name, self.broker.bootstrap, access, dry_run=self._dry_run)
+        config = settings.write_config(
+            self.written, name, self.broker.bootstrap, access, partitions=self._partitions, dry_run=self._dry_run
+        )
         run = ["run", "--config", str(config), "--role", role]
         argv = [str(PORTCULLIS), *run]
         if self._sabotage is not None:

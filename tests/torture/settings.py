@@ -47,10 +47,10 @@ def write_access(folder: Path) -> Path:
     return folder
 
 
-def write_config(written: Path, name: str, bootstrap: str, access: Path, *, dry_run: bool = False) -> Path:
+def write_config(written: Path, name: str, bootstrap: str, access: Path, *, partitions: int, dry_run: bool = False) -> Path:
     """The copy for the process `name`; its audit path is `NAME/audit.duckdb` beside it."""
     raw: Json = tomllib.loads(written.read_text())
-    raw["kafka"] = {"bootstrap": bootstrap, "session_timeout_s": SESSION_S}
+    raw["kafka"] = {"bootstrap": bootstrap, "session_timeout_s": SESSION_S, "partitions": partitions}
     for target in raw["targets"].values():
         target |= {"timeout_s": PATIENCE_S, "rate_per_minute": 60_000}
     brakes = raw["safety"].pop("brakes", {}) | _BRAKES

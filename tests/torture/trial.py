@@ -51,6 +51,7 @@ class Verdict:
 class Trial:
     script: Script
     workers: int = 1
+    partitions: int = 4
     sabotage: str | None = None
     dry_run: bool = False
 
@@ -58,7 +59,7 @@ class Trial:
         """`keep`: where logs and ledgers stay. Without it they stay only where something was found."""
         folder = keep or Path(tempfile.mkdtemp(prefix="portcullis-torture-"))
         say(f"seed {self.script.seed}: {self.script.events} events in {self.script.length_s:.0f} s, logs in {folder}")
-        fleet = Fleet(folder, workers=self.workers, sabotage=self.sabotage, dry_run=self.dry_run)
+        fleet = Fleet(folder, workers=self.workers, partitions=self.partitions, sabotage=self.sabotage, dry_run=self.dry_run)
         try:
             verdict = await self._run(fleet, say)
         finally:
