@@ -13,7 +13,7 @@ from rules.correlation.observation import GroupKey
 from rules.correlation.window import Window
 
 #: Groups that a new one looks at, and at the bound.
-_LOOKS, _LOOKS_AT_BOUND = 2, 32
+_LOOKS, _LOOKS_AT_BOUND = 2, 8
 
 
 class Groups:
@@ -44,8 +44,8 @@ class Groups:
             self._make_room(over)
             return
         for _ in range(min(_LOOKS, len(windows))):
-            key = next(iter(windows))
-            if windows[key].newest < over:
+            key, window = next(iter(windows.items()))
+            if window.newest < over:
                 del windows[key]
             else:
                 windows.move_to_end(key)
@@ -54,9 +54,9 @@ class Groups:
         windows = self.windows
         idlest, newest = None, float("inf")
         for _ in range(min(_LOOKS_AT_BOUND, len(windows))):
-            key = next(iter(windows))
-            if windows[key].newest < newest:
-                idlest, newest = key, windows[key].newest
+            key, window = next(iter(windows.items()))
+            if (last := window.newest) < newest:
+                idlest, newest = key, last
             windows.move_to_end(key)
         if idlest is not None:
             del windows[idlest]
