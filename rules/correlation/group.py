@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from rules.correlation.observation import GroupKey
 from rules.correlation.window import Window
 
-#: Groups that a new one looks at, and at the bound.
+#: Groups that a new one lets go of at most, and that it looks at where there is no room.
 _LOOKS, _LOOKS_AT_BOUND = 2, 8
 
 
@@ -45,10 +45,10 @@ class Groups:
             return
         for _ in range(min(_LOOKS, len(windows))):
             key, window = next(iter(windows.items()))
-            if window.newest < over:
-                del windows[key]
-            else:
+            if window.newest >= over:
                 windows.move_to_end(key)
+                return
+            del windows[key]
 
     def _make_room(self, over: float) -> None:
         windows = self.windows
