@@ -99,7 +99,7 @@ class Classifier:
         found: list[Finding] = []
         seen = Observation(event, time_of(event, received, self.correlator.clock))
         if self.correlator.closing:
-            found.extend(self.correlator.advance(seen.time, seen))
+            found.extend(self._closed(seen.time))
         elif seen.time > self.correlator.clock:
             self.correlator.clock = seen.time
         self._follow(matches, read, seen, found)
@@ -112,7 +112,7 @@ class Classifier:
     def tick(self, now: datetime) -> tuple[Finding, ...]:
         """Findings of windows that end by `now` where no event says so. Only for a log that is read to its end: event time then keeps
         pace with the clock. Their `matched.events` name the events that began them."""
-        return tuple(self.correlator.advance(now.timestamp()))
+        return tuple(self._closed(now.timestamp()))
 
     def snapshot(self) -> bytes:
         """The state of correlations, first-seen and guards, to be kept with the offset that it goes up to."""
@@ -156,6 +156,14 @@ class Classifier:
     def _correlated(self, rule: Rule, node: Correlation, completed: Sequence[Found], seen: Observation) -> list[Finding]:
         found = self.correlator.completed(node, completed, rule.match_id, seen)
         return [self._guarded(self.ruleset.rules_by_id[one.rule], one, seen) for one in found]
+
+    def _closed(self, time: float) -> list[Finding]:
+        """Findings of windows that end by a time. No event is theirs: guards that ask who did it, or from where, have nothing to say; those
+        that ask who is meant, and when, do."""
+        return [
+            self._guarded(self.ruleset.rules_by_id[one.rule], one, Observation({"uuid": one.matched["events"][-1]}, time))
+            for one in self.correlator.advance(time)
+        ]
 
     def _guarded(self, rule: Rule, found: Finding, seen: Observation) -> Finding:
         return found if self._guards is None else self._guards.lowered(rule, found, seen)

@@ -55,6 +55,9 @@ def _resolve(rule: Rule, document: Document, by_name: dict[str, Rule]) -> Rule:
             raise document.refuse(f"{where}: there is no rule {name!r}", *where.split("."))
         if where in ("portcullis.unless", "portcullis.first_seen.learn", "portcullis.absence") and found.expression is None:
             raise document.refuse(f"{where}: {name!r} is a correlation, a rule of single events is needed", *where.split("."))
+        if where == "correlation.rules" and found.spec is not None and (found.spec.at_close or found.section.absence is not None):
+            why = "fires when its window is over, and no event says then to which group of this one that belongs"
+            raise document.refuse(f"{where}: {name!r} {why}", *where.split("."))
         refers[name] = found.match_id if where != "correlation.rules" else found.id
     if rule.section.absence is not None and rule.spec is not None:
         refers[rule.spec.members[0]] = rule.match_id

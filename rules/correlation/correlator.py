@@ -71,15 +71,15 @@ class Correlator:
             counts[rule_id] = counts.get(rule_id, 0) + seen.forgotten
         return {rule_id: count for rule_id, count in counts.items() if count}
 
-    def advance(self, time: float, seen: Observation | None = None) -> list[Finding]:
-        """Moves the clock; findings of windows that this closes. `seen` is the event whose time it is, if one is."""
+    def advance(self, time: float) -> list[Finding]:
+        """Moves the clock; findings of windows that this closes."""
         if time <= self.clock:
             return []
         self.clock = time
         findings: list[Finding] = []
         for node in self.closing:
             for found in node.close(time):
-                findings.extend(self._report(node, found, seen))
+                findings.extend(self._report(node, found, None))
         return findings
 
     def completed(self, node: Node, found: Sequence[Found], rule_id: str, seen: Observation) -> list[Finding]:

@@ -102,6 +102,26 @@ def test_elsewhere_it_leaves_the_response_alone(tmp_path: Path, guard: str) -> N
     assert (found.response, found.asked, found.why) == (Response.LOCKDOWN, None, "")
 
 
+@pytest.mark.parametrize("by_tick", [True, False], ids=["the clock", "somebody else's event"])
+def test_what_fires_because_time_passed_is_guarded_as_well(tmp_path: Path, by_tick: bool) -> None:
+    """Guards that ask whom an event means, or when: never those that ask who did it, for whoever's event shows the time did not."""
+    absence = {"expect": "ack", "within": "60s", "by": "actor.id", "grace": "0s"}
+    section = {"response": "lockdown", "guards": ["BG", "HD"], "person": "actor", "absence": absence}
+    rules = classifier(
+        tmp_path,
+        event_rule("x", portcullis=section),
+        event_rule("ack"),
+        guards=Guards(settings(tmp_path), ["00ubreakglass"]),
+    )
+    assert not findings(rules, event("x", 0, "00ubreakglass"), event("x", 1, "u2"))
+    late = event("y", 90, "00udesk")
+    found = rules.tick(datetime.fromisoformat(late["published"])) if by_tick else rules.observe(late).findings
+    assert [(one.person, one.response, one.why) for one in found] == [
+        ("00ubreakglass", Response.APPROVE, "BG: is on the protected list"),
+        ("u2", Response.LOCKDOWN, ""),
+    ]
+
+
 def test_only_the_guards_that_a_rule_names_are_asked(tmp_path: Path) -> None:
     assert only(tmp_path, "lockdown", "HD", *APPLIES["NET"]).response is Response.LOCKDOWN
 

@@ -214,6 +214,24 @@ def test_all_okta_rules_of_sigmahq_load_unchanged(sigmahq: Path, tmp_path: Path)
     assert not loaded.skipped
 
 
+@pytest.mark.parametrize("folder", ["identity", "cloud", "application"])
+def test_whatever_the_rules_of_that_folder_use_is_understood(sigmahq: Path, tmp_path: Path, folder: str) -> None:
+    """Modifiers, conditions and value kinds are the same whatever product a rule is for: here they are all said to be Okta's."""
+    there = sigmahq / "rules" / folder
+    if not there.is_dir():
+        pytest.skip(f"{there} is no folder: PORTCULLIS_SIGMAHQ names less than a whole clone")
+    paths = sorted(there.rglob("*.yml"))
+    for path in paths:
+        documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+        for one in documents:
+            if "logsource" in one:
+                one["logsource"] = {"product": "okta", "service": "okta"}
+        (tmp_path / path.name).write_text(yaml.safe_dump_all(documents, allow_unicode=True), encoding="utf-8")
+    loaded = RuleSet.load(tmp_path)
+    assert len(loaded) >= len(paths) > 0
+    assert not loaded.skipped
+
+
 #: What SigmaHQ's rules must find in the samples: rule title → sample events, found by their own words and not by our evaluator.
 EXPECTED: dict[str, Any] = {
     "New Okta User Created": lambda e: e["eventType"] == "user.lifecycle.create",
