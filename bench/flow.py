@@ -100,7 +100,9 @@ def measure(asked: argparse.Namespace, say: Callable[[str], None]) -> Found:
         try:
             broker.start()
             if asked.only != "delay":
-                found.runs, found.event_bytes = measure_speed(broker.bootstrap, folder, asked.runs, asked.events, asked.seconds, say)
+                found.runs, found.event_bytes = measure_speed(
+                    broker.bootstrap, folder, asked.runs, asked.events, asked.seconds, usable[-1], say
+                )
         finally:
             pin(*usable)
             broker.close()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.common import ROOT, cores, die_with_parent
+from bench.common import ROOT, die_with_parent
 from bench.flow_log import PARTITIONS, clear, fill, tenant_names
 
 #: contender:published:tenants, in this order. Judged: ours, hits published, eight tenants.
@@ -44,9 +44,9 @@ class Run:
 
 
 def measure(
-    bootstrap: str, folder: Path, names: Iterable[str], events: int, seconds: float, say: Callable[[str], None]
+    bootstrap: str, folder: Path, names: Iterable[str], events: int, seconds: float, core: int, say: Callable[[str], None]
 ) -> tuple[list[Run], float]:
-    """The runs of those names, and the mean size of an event."""
+    """The runs of those names on that core, and the mean size of an event."""
     runs: list[Run] = []
     size, tenants = 0.0, 0
     for one in names:
@@ -58,15 +58,14 @@ def measure(
         else:
             clear(bootstrap)
         say(f"{name}, {tenants} tenant{'s' if tenants > 1 else ''}, {published} published")
-        runs.append(_run(name, everything, tenants, bootstrap, folder, events, seconds))
+        runs.append(_run(name, everything, tenants, bootstrap, folder, events, seconds, core))
     return runs, size
 
 
-def _run(name: str, everything: bool, tenants: int, bootstrap: str, folder: Path, events: int, seconds: float) -> Run:
+def _run(name: str, everything: bool, tenants: int, bootstrap: str, folder: Path, events: int, seconds: float, core: int) -> Run:
     total = events // tenants * tenants
     argv = [sys.executable, "-m", "bench.flow_loops", name, "--bootstrap", bootstrap, "--total", str(total), "--seconds", str(seconds)]
-    if len(cores()) > 1:
-        argv += ["--core", str(cores()[-1])]
+    argv += ["--core", str(core)]
     log = folder / f"{name}-{'everything' if everything else 'hits'}-{tenants}.log"
     with log.open("wb") as said:
         done = subprocess.run(
