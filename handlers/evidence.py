@@ -24,6 +24,15 @@ def split(label: str) -> tuple[ChangeKind | None, str]:
         return None, label
 
 
+#: How a row's detail begins where its answer was lost and what became of the call was found out by looking.
+READ_BACK = "read back"
+
+
+def may_still_land(action: Action) -> bool:
+    """No effect showed when the call was read back, because its answer was lost: a vendor may yet come to work on it."""
+    return action.status is ActionStatus.FAILED and action.detail.startswith(READ_BACK)
+
+
 def stands(action: Action, account: Account | None) -> bool | None:
     """True or False where the look can tell whether the effect of `action` is there, else None."""
     kind, subject = split(action.change)
@@ -61,10 +70,14 @@ class RowCloser:
         account = await self._look(action, person, target, lane)
         effect = stands(action, account)
         now = self.clock.now()
-        news: dict[str, object] = {"status": ActionStatus.UNKNOWN, "detail": "read back after a restart: leaves no trace", "answered": now}
+        news: dict[str, object] = {
+            "status": ActionStatus.UNKNOWN,
+            "detail": f"{READ_BACK} after a restart: leaves no trace",
+            "answered": now,
+        }
         if effect is not None:
             news["status"] = ActionStatus.DONE if effect else ActionStatus.FAILED
-            news["detail"] = "read back after a restart" if effect else "read back after a restart: no effect"
+            news["detail"] = f"{READ_BACK} after a restart" if effect else f"{READ_BACK} after a restart: no effect"
         if effect:
             news |= {"observed": now, "account": action.account or (account.id if account else "")}
         closed = action.model_copy(update=news)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from handlers.contract import Ending, Journal, Outcome, Target
+from handlers.evidence import READ_BACK
 from handlers.perform import About, Attempt
 from model.change import IRREVERSIBLE, REPEATABLE, Action, ActionStatus, Plan
 from model.errors import CredentialsRefused, Fenced, PermanentError, PortcullisError, TemporaryError, UnsafePlan
@@ -77,10 +78,10 @@ class Run:
         if still_wanted:
             if action.status is not ActionStatus.UNKNOWN:
                 return None
-            return action.model_copy(update={"status": ActionStatus.FAILED, "detail": f"read back, no effect, after: {action.detail}"})
+            return action.model_copy(update={"status": ActionStatus.FAILED, "detail": f"{READ_BACK}, no effect, after: {action.detail}"})
         news: dict[str, object] = {"observed": now}
         if action.status in _UNANSWERED:
-            detail = f"read back after: {action.detail}"
+            detail = f"{READ_BACK} after: {action.detail}"
             news |= {"status": ActionStatus.DONE, "detail": detail, "account": action.account or self.account}
         return action.model_copy(update=news)
 

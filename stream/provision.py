@@ -14,9 +14,10 @@ from typing import Any, Literal
 
 from handlers.contract import Clock, Directory, Ending, Outcome
 from handlers.converge import Converger
+from handlers.evidence import may_still_land
 from handlers.limits import Limits
 from model.change import Action
-from model.decision import Severity
+from model.decision import Moment, Severity
 from model.errors import Fenced, PermanentError, TemporaryError
 from model.event import digest
 from model.person import Link
@@ -32,6 +33,8 @@ from stream.state import Follower, State
 
 #: The directory lags its log by seconds; an event so old when it came is known there, however wrong either clock is (±1 h).
 OLD = timedelta(hours=2)
+#: A call whose answer was lost is taken to be over after so many times its time-out.
+LANDS = 2.0
 #: Codes of a converged look that a human should know of.
 CASES = {
     "no_manager": "nobody to hand the content to: set managerId to exactly one active user, then knock again",
@@ -153,6 +156,19 @@ class ProvisionRole(LaneRole):
         wait = self._settings.safety.second_look_s
         await self.schedule.put(due.model_copy(update={"kind": "look", "due": self._in(wait), "reason": reason, "attempts": 0}))
 
+    async def look_late(self, tenant: str, person: str, actions: Iterable[Action]) -> None:
+        """A call that may still land may land on somebody who has left meanwhile, or moved on: one more look when it no longer can."""
+        late = [action for action in actions if may_still_land(action)]
+        if not late:
+            return
+        knock = Knock(
+            id=digest("late", *(action.intent for action in late)), tenant=tenant, person=person, moment=Moment.NONE, second_look=True
+        )
+        due = self._entry(tenant, person, f"{ITEM}late", None, knock)
+        wait = LANDS * max(self._call_timeout(action.target) for action in late)
+        reason = "a call whose answer was lost may still land"
+        await self.schedule.put(due.model_copy(update={"kind": "look", "due": self._in(wait), "reason": reason, "attempts": 0}))
+
     def _entry(self, tenant: str, person: str, slot: str, event: EventRef | None, knock: Knock) -> Due:
         known = self.schedule.get(tenant, person, slot)
         now = self._clock.now()
@@ -166,6 +182,7 @@ class ProvisionRole(LaneRole):
         """step(): every outcome is one of done, later, parked, told."""
         if outcome.ending is Ending.FENCED:
             raise Fenced(outcome.reason)
+        await self.look_late(due.tenant, due.person, outcome.actions)
         if outcome.ending is Ending.CONVERGED:
             await self._converged(due, outcome)
         elif outcome.ending is Ending.RETRY:

@@ -287,6 +287,19 @@ def test_a_call_that_was_out_when_the_other_lane_closed_is_concurrent() -> None:
     assert order_violations(sent_after.effects, history)
 
 
+def test_a_call_that_lands_after_its_callers_time_out_is_in_no_order() -> None:
+    """Its caller was killed or gave up, and read back that there was no effect yet. One that was answered, or landed in time, is in order."""
+    history = {ANN: [Moment(0.0, FINANCE), Moment(1.5, SALES)]}
+
+    def landing(called: float, **row: Any) -> Book:
+        book = Book().join("21").part("Finance").join("20").join("20", changed=False, status=409).join("20", changed=False, status=409)
+        return book.join("21", called=called, **row)
+
+    assert order_violations(landing(1.4, status="failed", read_back=True).effects, history) == []
+    assert order_violations(landing(1.4).effects, history)
+    assert order_violations(landing(5.0, status="failed", read_back=True).effects, history)
+
+
 def test_provisioning_may_open_until_the_hold_stands_and_not_after() -> None:
     """The risk was raised at 0.5; its event came late, and the Hold stands since 2.5."""
     history = {ANN: [Moment(0.0, GONE), Moment(0.5, replace(SALES, shut=True))]}

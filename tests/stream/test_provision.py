@@ -19,7 +19,7 @@ from stream import topics
 from stream.books import Latch
 from stream.provision import ProvisionRole
 from stream.topics import person_key
-from tests.handlers.fakes import NOON, TENANT, hold, person, swap
+from tests.handlers.fakes import NOON, TENANT, Fault, hold, person, swap
 from tests.stream import memory
 from tests.stream.fakes import ANN, World, killed, later, make_command, settled, until, work
 
@@ -362,6 +362,30 @@ async def test_an_answer_that_was_lost_is_one_effect() -> None:
     assert account(world).grants == SALES
     assert [label for label in world.box.labels() if label.startswith("create")] == [f"create {ANN}@acme.test"]
     assert not world.log.state(topics.INTENTS)
+
+
+@pytest.mark.fault(35)
+@pytest.mark.parametrize("lost", ["kill_before", "timeout_before"])
+async def test_a_call_that_lands_after_it_was_read_back_is_found_by_one_more_look(lost: Fault) -> None:
+    world = World()
+    async with world.provision() as role:
+        await world.knock(uuid=None)
+        await work(role)
+    world.directory.set(ANN, department="Finance")
+    await world.knock(uuid=None)
+    world.box.faults.extend([None, None, lost])
+    await killed(world, world.provision())
+    world.directory.set(ANN, department="Sales")
+    await world.knock(uuid=None)
+    async with world.provision() as role:
+        await work(role)
+        await later(world, role, 10)
+        assert account(world).grants == SALES
+        assert [row.change for row in world.log.rows.values() if row.status is ActionStatus.FAILED] == ["grant folder Finance"]
+        account(world).grants["folder", "Finance"] = "editor"  # only now the vendor works on it
+        await later(world, role, 21)
+    assert account(world).grants == SALES
+    assert world.due() == {}
 
 
 async def test_an_intent_that_leaves_no_trace_is_closed_for_good_not_read_back_for_ever() -> None:

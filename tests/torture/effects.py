@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from tests.torture.weather import PATIENCE_S
+
 Json = dict[str, Any]
 
 #: Keys whose calls leave nothing that could be read back: declared repeatable, once a crash (D25).
@@ -94,6 +96,11 @@ class Effect:
     def knew(self, earlier: Effect) -> bool:
         """Whether it could know of `earlier`: calls of two lanes that are out at the same time are concurrent, nobody can order them."""
         return self.lane == earlier.lane or self.row is None or earlier.call.at + _BETWEEN_S <= self.row.called
+
+    @property
+    def came_late(self) -> bool:
+        """The vendor worked on it only after its caller's time-out, and its answer was lost: nobody can say any more when it lands."""
+        return self.row is not None and self.row.read_back and self.call.at - self.row.called > PATIENCE_S
 
     @property
     def is_acknowledged(self) -> bool:
