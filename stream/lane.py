@@ -10,7 +10,7 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -112,10 +112,6 @@ class LaneRole(ABC):
     @abstractmethod
     async def resume(self, action: Action) -> Action:
         """Closes a row by reading back; the closed row. Raises TemporaryError where that cannot be done now."""
-
-    @abstractmethod
-    async def look_late(self, tenant: str, person: str, actions: Iterable[Action]) -> None:
-        """What is done about those of the calls that may still land."""
 
     def put_off_s(self, due: Due) -> float:
         """Seconds until a retry that is due may go (E6). Lockdown never waits."""
@@ -305,7 +301,6 @@ class LaneRole(ABC):
             except TemporaryError as error:
                 log.info("intent %s stays open: %s", action.intent, error)
                 continue
-            await self.look_late(tenant, person, [closed])
             await self.journal.close(closed)
 
     # --- later ------------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ lockdown is read back some time later (N12): the last word is this lane's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from handlers.containment import ContainmentResult, DriftResult, TargetResult
@@ -77,9 +77,6 @@ class LockdownRole(LaneRole):
         for item in items:
             if not (self.is_carried_out(item) or self.keeper.latch(tenant, person).has_handled(self._mark(item))):
                 await self.put_off(tenant, person, item, self._call_timeout())
-
-    async def look_late(self, tenant: str, person: str, actions: Iterable[Action]) -> None:
-        """Nothing: its calls close, and what they close is read back in any case."""
 
     async def resume(self, action: Action) -> Action:
         return await self._engine.resume(action)

@@ -120,7 +120,9 @@ class ProvisionRole(LaneRole):
                 await self.schedule.put(entry.model_copy(update={"kind": "look", "reason": "many people at once", "attempts": 0}))
 
     async def resume(self, action: Action) -> Action:
-        return await self._engine.resume(action)
+        closed = await self._engine.resume(action)
+        await self._look_late(closed.tenant, closed.person, [closed])
+        return closed
 
     def _call_timeout(self, target: str) -> float:
         settings = self._settings.targets.get(target)
@@ -156,7 +158,7 @@ class ProvisionRole(LaneRole):
         wait = self._settings.safety.second_look_s
         await self.schedule.put(due.model_copy(update={"kind": "look", "due": self._in(wait), "reason": reason, "attempts": 0}))
 
-    async def look_late(self, tenant: str, person: str, actions: Iterable[Action]) -> None:
+    async def _look_late(self, tenant: str, person: str, actions: Iterable[Action]) -> None:
         """A call that may still land may land on somebody who has left meanwhile, or moved on: one more look when it no longer can."""
         late = [action for action in actions if may_still_land(action)]
         if not late:
@@ -182,7 +184,7 @@ class ProvisionRole(LaneRole):
         """step(): every outcome is one of done, later, parked, told."""
         if outcome.ending is Ending.FENCED:
             raise Fenced(outcome.reason)
-        await self.look_late(due.tenant, due.person, outcome.actions)
+        await self._look_late(due.tenant, due.person, outcome.actions)
         if outcome.ending is Ending.CONVERGED:
             await self._converged(due, outcome)
         elif outcome.ending is Ending.RETRY:
