@@ -20,7 +20,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from pydantic import ValidationError
 
 from handlers.contract import Clock
-from handlers.okta.api import LogPage, OktaApi
+from handlers.okta.api import LogPage, OktaApi, UnreadablePage
 from model.decision import Severity
 from model.errors import ConfigurationError, FaultError, PermanentError, TemporaryError
 from model.event import digest, parse_time
@@ -199,18 +199,29 @@ class Tail:
         return self._settings.poll_interval_s
 
     async def _unreadable(self, error: TemporaryError) -> float:
-        """Asked again whole; after some tries in smaller pages from before the last good page, so that one page stops nobody (D27)."""
+        """Asked again whole; after some tries what came is parked, and it is asked for in smaller pages from before the last good page, so
+        that one page stops nobody (D27). Nothing is ever passed over: what came may have hidden events that were never seen."""
         self.caught_up = False
         wait = max(self._pace.after_failure(), min(error.delay or 0.0, 60.0))
         if self._pace.failures % PATIENCE == 0:
             await self._say(
                 "source", f"the log of {self.tenant} does not come: {error}", "check Okta's status and the way to it", "unreadable"
             )
+            if isinstance(error, UnreadablePage):
+                await self._park(error.body)
             begin = _text(self._date - OVERLAP) if self._date is not None else self._begin
             if begin and self._limit > 1:
                 self._limit = max(1, self._limit // 10)
                 self._url = self._api.first_log_url(begin, self._limit)
         return wait
+
+    async def _park(self, body: bytes) -> None:
+        """On the log, as it came: it is no event, so the recorder puts it into quarantine with its bytes."""
+        if len(body) > self._broker.max_event_bytes:
+            await self._too_large(body)
+        elif body:
+            received = int(self._clock.now().timestamp() * 1000)
+            await (await self._publisher.begin(topics.SYSTEM_LOG, self.tenant.encode(), body, received))
 
     async def _too_large(self, raw: bytes) -> None:
         sha256 = hashlib.sha256(raw).hexdigest()

@@ -57,6 +57,14 @@ class LogPage:
     request_id: str | None = None
 
 
+class UnreadablePage(TemporaryError):
+    """200, and no whole array: `body` as it came."""
+
+    def __init__(self, message: str, body: bytes) -> None:
+        super().__init__(message)
+        self.body = body
+
+
 class OktaApi:
     """One tenant through one lane's client; `url` is the org's."""
 
@@ -120,7 +128,7 @@ class OktaApi:
     async def log_page(self, url: str) -> LogPage:
         """One page by a URL of `first_log_url` or by a `next` link, verbatim. Never raises for an HTTP status.
 
-        Raises TemporaryError where no whole array came (transport, HTML, a cut body: ask again), PermanentError("foreign_next") for
+        Raises TemporaryError where no whole array came (transport; UnreadablePage: HTML, a cut body), PermanentError("foreign_next") for
         a link to another origin (asked for, before the token is sent; or offered, so that it never becomes a checkpoint),
         PermanentError("body_too_large"), CredentialsRefused where no credential can be had.
         """
@@ -141,7 +149,8 @@ class OktaApi:
             events = split_page(answer.body)
         except MalformedEvent:
             kind = "HTML" if answer.body.lstrip()[:1] == b"<" else "a cut or broken body"
-            raise answer.unsettled(f"answered 200 with {kind} instead of events") from None
+            error = answer.unsettled(f"answered 200 with {kind} instead of events")
+            raise UnreadablePage(str(error), answer.body) from None
         following = answer.next_link()
         if following is not None:
             self._client.same_origin(following)

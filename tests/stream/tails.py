@@ -29,6 +29,10 @@ DATE = ("date", "Mon, 05 Jan 2026 09:00:00 GMT")
 PLENTY = [("x-rate-limit-limit", "120"), ("x-rate-limit-remaining", "100"), ("x-rate-limit-reset", str(int(START.timestamp()) + 30))]
 
 
+#: A body that was cut: no whole array.
+CUT = b"[{"
+
+
 def event(uuid: str, **facts: Any) -> bytes:
     return json.dumps({"uuid": uuid, "eventType": "user.test", "published": "2026-01-05T09:00:00.000Z"} | facts).encode()
 
@@ -75,7 +79,12 @@ class Source:
 
     @property
     def published(self) -> list[str]:
-        return [json.loads(record.value or b"")["uuid"] for record in self.log.of(topics.SYSTEM_LOG)]
+        return [json.loads(raw)["uuid"] for raw in self.put if raw != CUT]
+
+    @property
+    def put(self) -> list[bytes]:
+        """All that stands on the log, pages that were parked whole included."""
+        return [record.value or b"" for record in self.log.of(topics.SYSTEM_LOG)]
 
     @property
     def asked(self) -> list[httpx.URL]:

@@ -17,7 +17,7 @@ from stream import topics
 from stream.poller import OVERLAP, PATIENCE, Checkpoint, Tail, since
 from tests.handlers.fakes import Killed, swap
 from tests.handlers.wire import BASE, okta_error
-from tests.stream.tails import DATE, TENANT, Source, event, page, scripted
+from tests.stream.tails import CUT, DATE, TENANT, Source, event, page, scripted
 from tests.support.clock import START
 
 CURSOR = f"{BASE}/api/v1/logs?after=a0&limit=1000"
@@ -346,7 +346,7 @@ async def test_a_clock_that_is_wrong_by_an_hour_warns_once_and_leaves_no_gap(wro
 # --- pages that cannot be read ---------------------------------------------------------------------------------------------------------
 
 
-BROKEN = httpx.Response(200, content=b"[{", headers=[DATE])
+BROKEN = httpx.Response(200, content=CUT, headers=[DATE])
 
 
 async def test_a_page_that_cannot_be_read_is_asked_for_in_smaller_ones_and_told_and_the_tail_goes_on() -> None:
@@ -358,8 +358,24 @@ async def test_a_page_that_cannot_be_read_is_asked_for_in_smaller_ones_and_told_
     await steps(tail, PATIENCE + 1)
     assert dict(source.asked[-1].params) == {"since": "2026-01-05T08:50:00.000Z", "sortOrder": "ASCENDING", "limit": "100"}
     assert [one.facts["code"] for one in source.log.notices("source")] == ["unreadable"]
+    assert source.put == [CUT, event("e-1")], "the page is parked whole, once"
     assert source.published == ["e-1"]
     assert source.cursor == f"{BASE}/api/v1/logs?after=s1&limit=100"
+
+
+async def test_nothing_is_passed_over_however_small_the_page_is_that_cannot_be_read() -> None:
+    """What came in its place is parked at each giving up; the event may come whole the next time."""
+    link = [("link", f'<{BASE}/api/v1/logs?after=s1&limit=1>; rel="next"'), DATE]
+    broken = httpx.Response(200, content=CUT, headers=link)
+    source = scripted(*[broken] * (5 * PATIENCE), httpx.Response(200, content=b"[" + event("e-1") + b"]", headers=link))
+    stored(source)
+    before = source.cursor
+    tail = await source.tail()
+    await steps(tail, 5 * PATIENCE)
+    assert source.cursor == before
+    assert source.put == [CUT] * 5
+    await steps(tail, 1)
+    assert source.published == ["e-1"]
 
 
 async def test_also_the_very_first_page_shrinks() -> None:
