@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from handlers.containment import HoldWriter, TargetResult
 from handlers.contract import Clock, LinkBook, RemovalBrake, Target
 from handlers.creation import is_made
+from handlers.evidence import READ_BACK
 from handlers.look import observe
 from handlers.perform import About, Attempt, Performer
 from handlers.plan import make_plan
@@ -204,7 +205,7 @@ class AccountCloser:
         if now is not None and now.active:
             return attempt
         at = self.clock.now()
-        detail = f"read back after: {attempt.action.detail}"
+        detail = f"{READ_BACK} after: {attempt.action.detail}"
         action = attempt.action.model_copy(update={"status": ActionStatus.DONE, "observed": at, "detail": detail})
         await self.performer.journal.answered(action)
         return Attempt(attempt.change, action, attempt.applied, None)

@@ -25,6 +25,7 @@ from pydantic import ValidationError
 
 from handlers import messages
 from handlers.contract import Clock
+from handlers.evidence import READ_BACK
 from model.change import Action, ActionStatus
 from model.decision import Response, Severity
 from model.errors import CredentialsRefused, OutcomeUnknown, PermanentError, TemporaryError
@@ -296,7 +297,7 @@ class NotifyRole:
         found = None if ts is None else posted.model_copy(update={"ts": ts})
         if found is not None:
             await self._posted.write(found.subject, found.to_bytes())
-        news = {"status": ActionStatus.FAILED if found is None else ActionStatus.DONE, "detail": "read back", "observed": self._clock.now()}
+        news = {"status": ActionStatus.FAILED if found is None else ActionStatus.DONE, "detail": READ_BACK, "observed": self._clock.now()}
         for action in self._journal.all_open():
             if action.intent == posted.intent:
                 await self._journal.answered(action.model_copy(update=news))
