@@ -1,7 +1,7 @@
 """A worker in a process of its own, to be frozen: `python -m tests.stream.frozen BOOTSTRAP GROUP TOPIC`.
 
 It takes a record, says `begun`, works on it for a while, then does what every lane does before a call: asks the fence. It says `acted`
-where it was let through, `fenced` where not.
+where it was let through, `fenced` where not, and `cancelled` where its partition was revoked before it came so far.
 """
 
 from __future__ import annotations
@@ -37,11 +37,14 @@ class Acting:
 
     async def _act(self, key: bytes) -> None:
         self.say("begun")
-        await asyncio.sleep(WORK_S)
         try:
+            await asyncio.sleep(WORK_S)
             self.worker.check(*split_person_key(key))
         except Fenced:
             self.say("fenced")
+            raise
+        except asyncio.CancelledError:
+            self.say("cancelled")
             raise
         self.say("acted")
 
