@@ -41,6 +41,9 @@ from model.person import Desired, Person, PersonStatus
 
 #: Rounds of applying in one look; a target whose first round brings up a second (a new account, then its grants) needs two.
 ROUNDS = 2
+#: Readings of a person who changes while being looked at; then the look comes again by the schedule.
+READINGS = 4
+MOVED = "moved"
 #: Seconds until a target is looked at again that did not yet show what it had acknowledged.
 REMAINS_DELAY_S = 2.0
 _NO_LEAVE = "suspended under a Hold, which is no leave"
@@ -114,7 +117,7 @@ class Converger:
         Codes worth knowing: CONVERGED `stale` (an `event_at` was given and the look found nothing to do, or a person older than the
         event: look once more, D6), `no_policy`, `no_manager`, `no_manager_account` (a case); HELD `hold` (something was withheld) and
         `contain_again` (a Hold appeared while we opened: containment must run again, D11); REFUSED: the guard's code; RETRY `remains`,
-        `closing` (the lockdown lane must close the account first).
+        `closing` (the lockdown lane must close the account first), `moved` (the person changed while being looked at).
         """
         about = About(tenant, person_id, attempt, incident, event_uuid)
         run: Run | None = None
@@ -122,8 +125,12 @@ class Converger:
             target = find_target(self.targets, tenant, target_name)
             mark = await self._closing(about)
             person = await read_person(self.directory, tenant, person_id, LANE)
-            run = Run(about, person, target, mark=mark)
-            outcome = await self._run(run, expect)
+            for _ in range(READINGS):
+                run = Run(about, person, target, mark=mark)
+                outcome = await self._run(run, expect)
+                if outcome.code != MOVED:
+                    break
+                person = run.person
         except PortcullisError as error:
             outcome = ended(error, target_name, run)
         outcome = await self._last_word(outcome, run)
@@ -174,6 +181,8 @@ class Converger:
             todo = run.todo(plan)
             if number == ROUNDS or not todo.changes:
                 return Outcome(Ending.RETRY, name, _names(plan.changes), "remains", REMAINS_DELAY_S, plan=run.plan, actions=run.actions)
+            if number == 0 and await self._has_moved(run):
+                return Outcome(Ending.RETRY, name, "changed while being looked at", MOVED)
             guarded = await self.guard.check(todo, view.observation, expect=None if number else expect, count=not self.dry_run)
             if self._is_for_lockdown(guarded.plan):
                 return Outcome(Ending.RETRY, name, _names(plan.changes), "closing", plan=run.plan, actions=run.actions)
@@ -185,6 +194,13 @@ class Converger:
     async def _is_held_shut(self, person: Person, target: str) -> bool:
         """Suspended by a lockdown, not by a leave (D5): nothing is taken that release would have to give back."""
         return person.status is PersonStatus.SUSPENDED and bool(await standing_holds(self.holds, person.tenant, person.id, target, ""))
+
+    async def _has_moved(self, run: Run) -> bool:
+        """Profile and groups are two answers; changes between them would make a person who never was. So before anything is called the
+        person is read once more: two equal readings are one moment. Takes the newer reading over. A look that calls nothing saves it."""
+        before = run.person
+        run.person = await read_person(self.directory, run.about.tenant, run.about.person, LANE)
+        return run.person != before
 
     async def _view(self, run: Run) -> View | None:
         view = await self.looker.view(run.person, run.target)

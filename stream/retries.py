@@ -12,9 +12,10 @@ from collections.abc import Iterable
 from handlers.limits import Limits
 from stream.schedule import Due
 
-#: A look that waits for another lane, or for a target to show what it acknowledged, repeats nothing that failed; one that our own breaker
+#: A look that waits for another lane, for a target to show what it acknowledged, or for a person who keeps changing, repeats nothing that
+#: failed; one that our own breaker
 #: turned away asked nothing: after an outage everybody who waited may go, at the pace of the rate budget, and not ten a minute.
-NO_RETRY = frozenset({"closing", "remains", "BreakerOpen"})
+NO_RETRY = frozenset({"closing", "remains", "moved", "BreakerOpen"})
 
 
 class Retries:

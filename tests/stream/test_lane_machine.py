@@ -153,11 +153,17 @@ class Lane(RuleBasedStateMachine):
         return [Due.from_bytes(value) for value in self.world.log.state(topics.DUE).values()]
 
     def _start(self) -> None:
-        async def start() -> ProvisionRole:
-            self.running = AsyncExitStack()
-            return cast(ProvisionRole, await self.running.enter_async_context(self.world.provision()))
+        """What is due runs at once, and may kill this one as well."""
 
-        self.role = self._run(start())
+        async def start() -> ProvisionRole | None:
+            self.running = AsyncExitStack()
+            with contextlib.suppress(Killed):
+                return cast(ProvisionRole, await self.running.enter_async_context(self.world.provision()))
+            return None
+
+        while (role := self._run(start())) is None:
+            pass
+        self.role = role
 
     async def _close(self) -> None:
         if self.running is not None:
