@@ -11,6 +11,7 @@ target's look would hold up the others).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -82,7 +83,8 @@ class Closure:
     closing is counted as a removal, a lockdown is not (D19). `begin` is durable together with the first intent at each target, as the
     Hold's restore state is. `at_shut`: see ALL. `suspended`: targets that acknowledged the suspension to an earlier try: it is not called
     for again, whatever a look says (a directory may lag). `blind`: a known account whose look fails is closed unseen; a leaver's is not,
-    since what another order has closed would be called for twice."""
+    since what another order has closed would be called for twice. `looks`: how many must fail before that; a repeat makes two, since
+    what it would call for may stand already."""
 
     about: About
     scope: Scope
@@ -93,6 +95,7 @@ class Closure:
     at_shut: frozenset[ChangeKind] = ALL
     suspended: frozenset[str] = frozenset()
     blind: bool = True
+    looks: int = 1
 
 
 class AccountCloser:
@@ -123,20 +126,20 @@ class AccountCloser:
         """The person's account at this target. Raises Ambiguous where nobody may guess, Temporary- and PermanentError."""
         about = closure.about
         if target.kind == OKTA:
-            return await self._by_id(target, about.person, "")
+            return await self._by_id(target, about.person, "", closure.looks)
         link = await self.links.find(about.tenant, about.person, target.name)
         if link is not None and is_made(link):
-            found = await self._by_id(target, link.account, link.login)
+            found = await self._by_id(target, link.account, link.login, closure.looks)
             if found.account is not None:
                 return found
         seen = await observe(await closure.person(), None, target, self.links, "lockdown")
         return Found(seen.account)
 
-    async def _by_id(self, target: Target, account_id: str, login: str) -> Found:
-        try:
-            return Found(await self._patiently(target.look(account_id, "lockdown")))
-        except (TemporaryError, PermanentError):
-            return Found(Account(target=target.name, id=account_id, login=login, active=True, status="unknown"), seen=False)
+    async def _by_id(self, target: Target, account_id: str, login: str, looks: int) -> Found:
+        for _ in range(looks):
+            with contextlib.suppress(TemporaryError, PermanentError):
+                return Found(await self._patiently(target.look(account_id, "lockdown")))
+        return Found(Account(target=target.name, id=account_id, login=login, active=True, status="unknown"), seen=False)
 
     async def _patiently(self, look: Coroutine[Any, Any, T]) -> T:
         task, alarm = asyncio.ensure_future(look), asyncio.ensure_future(self.clock.sleep(LOOK_PATIENCE_S))

@@ -38,6 +38,12 @@ class TargetResult:
     def is_good(self) -> bool:
         return self.state in ("closed", "nothing", "restored", "planned", "left")
 
+    @property
+    def is_suspended(self) -> bool:
+        """The suspension was acknowledged, whatever became of the rest."""
+        done = (ActionStatus.DONE, ActionStatus.ALREADY)
+        return any(one.status in done and one.change.startswith(ChangeKind.DEACTIVATE.value) for one in self.actions)
+
 
 @dataclass(frozen=True, slots=True)
 class ContainmentResult:
@@ -59,13 +65,7 @@ class ContainmentResult:
     @property
     def suspended(self) -> frozenset[str]:
         """Targets to be tried again that have acknowledged the suspension: only the rest is left."""
-        done = (ActionStatus.DONE, ActionStatus.ALREADY)
-        suspension = ChangeKind.DEACTIVATE.value
-        return frozenset(
-            one.target
-            for one in self.targets
-            if one.retry and any(a.status in done and a.change.startswith(suspension) for a in one.actions)
-        )
+        return frozenset(one.target for one in self.targets if one.retry and one.is_suspended)
 
     @property
     def delay(self) -> float | None:
@@ -88,18 +88,21 @@ def summed(targets: Iterable[TargetResult], hold: Hold | None = None) -> Contain
 @dataclass(frozen=True, slots=True)
 class Drift:
     """One target under a Hold, read again. shut: as it should be. closed_again: it was open and is shut now. open: it was open and
-    still is (closing failed, or it had been closed again before, which is a human's matter now)."""
+    still is (closing failed, or it had been closed again before, which is a human's matter now). `is_unfinished`: shut, but the
+    sessions that were open meanwhile could not be ended yet."""
 
     target: str
     state: Literal["shut", "closed_again", "open", "unread"]
     account: str = ""
     reason: str = ""
     result: TargetResult | None = None
+    is_unfinished: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class DriftResult:
-    """`page` when anybody was open again (N12); `retry` names targets that could not be read or closed."""
+    """`page` when anybody was open again (N12); `retry` names targets that could not be read or closed, `unfinished` those that are
+    shut and whose sessions are still to be ended."""
 
     targets: tuple[Drift, ...] = ()
     hold: Hold | None = None
@@ -115,6 +118,15 @@ class DriftResult:
     @property
     def retry(self) -> frozenset[str]:
         return frozenset(one.target for one in self.targets if one.state == "unread" or (one.result is not None and one.result.retry))
+
+    @property
+    def unfinished(self) -> frozenset[str]:
+        return frozenset(one.target for one in self.targets if one.is_unfinished)
+
+    @property
+    def delay(self) -> float | None:
+        asked = [one.result.delay for one in self.targets if one.result is not None and one.result.delay is not None]
+        return max(asked, default=None)
 
 
 class HoldWriter(Protocol):

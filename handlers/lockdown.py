@@ -81,8 +81,9 @@ class Lockdown:
         attempt: int = 1,
     ) -> ContainmentResult:
         """Contains one person. `hold` is needed with scope `full` and must be None with `sessions` (D15). `only` names the targets of
-        a retry, `suspended` what the tries before it have achieved (`result.suspended`). `attempt` > 1, a retry or an order that was delivered once more, does not suspend again what a look shows shut. An
-        order `again` (D11) closes what provisioning opened before it saw the Hold, and nothing else: never Okta, which it does not open.
+        a retry, `suspended` what the tries before it have achieved (`result.suspended`). `attempt` > 1, a retry or an order that was
+        delivered once more, does not suspend again what a look shows shut, and looks twice before it closes unseen. An order `again`
+        (D11) closes what provisioning opened before it saw the Hold, and nothing else: never Okta, which it does not open.
         Raises Fenced, and what journal and writer raise (nothing was called at a target whose intent is not durable).
         """
         if order.kind not in ("lockdown", "again") or (hold is not None) != (order.scope is Scope.FULL):
@@ -105,7 +106,7 @@ class Lockdown:
         closure = self._closure(about, order.scope)
         closure.keeper = keeper
         closure.at_shut = NOTHING if order.kind == "again" else SESSIONS if attempt > 1 else ALL
-        closure.suspended = frozenset(suspended)
+        closure.suspended, closure.looks = frozenset(suspended), 2 if repeated else 1
         results = await _all(self.closer.close(one, closure, on_target) for one in chosen)
         return summed(results, keeper.hold if keeper else hold)
 
@@ -149,16 +150,18 @@ class Lockdown:
             await self.closings.end(order.tenant, order.person)
         return result
 
-    async def read_back(self, hold: Hold, *, closed_before: Collection[str] = ()) -> DriftResult:
+    async def read_back(self, hold: Hold, *, closed_before: Collection[str] = (), unfinished: Collection[str] = ()) -> DriftResult:
         """Looks at every target that the Hold speaks of. `closed_before`: targets that an earlier read-back has closed again; open
-        once more there, they are paged and left to a human. Does nothing for a Hold that stands no longer."""
+        once more there, they are paged and left to a human. `unfinished`: targets where sessions are still to be ended, although they
+        show shut. Does nothing for a Hold that stands no longer."""
         if not await self._stands(hold):
             return DriftResult(hold=hold)
         keeper = HoldKeeper(hold, self.writer)
         about = About(hold.tenant, hold.person, 1, hold.incident)
         closure = self._closure(about, Scope.FULL)
         closure.keeper = keeper
-        drifts = await _all(self._drift(one, closure, one.name in closed_before) for one in self._spoken_of(hold))
+        closure.at_shut = SESSIONS
+        drifts = await _all(self._drift(one, closure, one.name in closed_before, one.name in unfinished) for one in self._spoken_of(hold))
         return DriftResult(tuple(drifts), keeper.hold)
 
     async def release(
@@ -212,22 +215,26 @@ class Lockdown:
 
         return Closure(about, scope, _once(given))
 
-    async def _drift(self, target: Target, closure: Closure, closed_before: bool) -> Drift:
+    async def _drift(self, target: Target, closure: Closure, closed_before: bool, unfinished: bool) -> Drift:
         try:
             found = await self.closer.find(target, closure)
         except (TemporaryError, PermanentError) as error:
-            return Drift(target.name, "unread", reason=str(error))
+            return Drift(target.name, "unread", reason=str(error), is_unfinished=unfinished)
         if found.account is None:
             return Drift(target.name, "shut", reason="no account")
+        account = found.account.id
         if not found.seen:
-            return Drift(target.name, "unread", found.account.id, "no answer to a look")
-        if not found.account.active:
-            return Drift(target.name, "shut", found.account.id)
-        if closed_before:
-            return Drift(target.name, "open", found.account.id, "opened again after it was closed again")
+            return Drift(target.name, "unread", account, "no answer to a look", is_unfinished=unfinished)
+        if found.account.active and closed_before:
+            return Drift(target.name, "open", account, "opened again after it was closed again")
+        if not (found.account.active or unfinished):
+            return Drift(target.name, "shut", account)
         result = await self.closer.close(target, closure)
+        if not found.account.active:
+            return Drift(target.name, "shut", account, result.reason, result, is_unfinished=result.retry)
+        shut = result.state == "closed" or result.is_suspended
         reason = result.reason or "was open under a Hold"
-        return Drift(target.name, "closed_again" if result.state == "closed" else "open", found.account.id, reason, result)
+        return Drift(target.name, "closed_again" if shut else "open", account, reason, result, is_unfinished=shut and result.retry)
 
 
 def _is_older(person: Person, order: Order) -> bool:

@@ -126,13 +126,16 @@ class ActionTaken(_Record):
     action: Action
 
 
+IncidentState = Literal["open", "pending_approval", "contained", "partial", "released", "closed"]
+
+
 class IncidentChanged(_Record):
     """State of an incident as of `at`; the last record of an incident is its row. `seen` is the log's `received` time."""
 
     kind: Literal["incident"] = "incident"
     incident: str
     person: str
-    state: Literal["open", "pending_approval", "contained", "partial", "released", "closed"]
+    state: IncidentState
     title: str = ""
     severity: Severity = Severity.HIGH
     event: EventRef | None = None

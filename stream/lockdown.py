@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from handlers.containment import ContainmentResult, DriftResult, TargetResult
+from handlers.containment import ContainmentResult, DriftResult
 from handlers.contract import Clock
 from handlers.lockdown import Lockdown
 from model.change import Action
@@ -19,17 +19,19 @@ from model.decision import Moment, Scope, Severity
 from model.errors import Fenced, PortcullisError, TemporaryError
 from model.event import digest
 from model.person import Hold, HoldState
-from model.records import Command, Decision, IncidentChanged, Knock, Order, called
+from model.records import Command, IncidentState, Knock, Order, called
 from model.settings import Settings
 from stream import topics
 from stream.books import HoldIndex, Latch, LatchKeeper, Removals
 from stream.broker import Broker
+from stream.incidents import next_incident, told
 from stream.lane import Item, LaneRole
 from stream.schedule import Due
 from stream.state import Follower, State
 
-_SHUT = ("closed", "nothing", "left", "planned")
-CONTAIN, CLOSE, READ_BACK, RELEASE = "contain", "close", "read_back", "release"
+CLOSE, READ_BACK, RELEASE = "close", "read_back", "release"
+#: A containment's entry, by what its order asks for: one that asks for less must not take the place of one that asks for more.
+CONTAINS = tuple(f"contain{kind}" for kind in ("", ".downstream", ".sessions", ".sessions.downstream", ".again"))
 #: The directory may lag the log: whether the leaver is gone is asked once more (D6).
 STALE = "stale"
 #: A second read-back follows the first after so many times its delay.
@@ -122,13 +124,13 @@ class LockdownRole(LaneRole):
             if isinstance(outcome, BaseException):
                 raise outcome
         assert isinstance(result, ContainmentResult)
-        await self._settle(self._due(order, CONTAIN, incident=incident), order, result)
+        await self._settle(self._due(order, _slot(order), incident=incident), order, result)
 
     async def _contain_again(self, order: Order, latch: Latch) -> None:
         """Provisioning opened something before it saw the Hold: what each Hold stands for, once more (D11)."""
         for hold in latch.open_holds:
             result = await self._engine.contain(order, hold, hold.incident)
-            await self._settle(self._due(order, CONTAIN, incident=hold.incident), order, result)
+            await self._settle(self._due(order, _slot(order), incident=hold.incident), order, result)
 
     async def _pend(self, order: Order) -> None:
         """Stored and told; executes nothing until approvals exist (D17)."""
@@ -144,7 +146,7 @@ class LockdownRole(LaneRole):
         if result.state == "superseded":
             await self.schedule.drop(due.tenant, due.person, due.slot)
             return
-        await self._tell_incident(order, incident, "contained" if result.state == "contained" else "partial", result)
+        await self._tell_incident(order, incident, "contained" if result.state == "contained" else "partial", result, due.slot)
         if result.page or result.state in ("refused", "failed"):
             await self._page(order, incident, result)
         await self._plan_rest(due, result)
@@ -215,36 +217,21 @@ class LockdownRole(LaneRole):
 
     # --- incidents --------------------------------------------------------------------------------------------------------
 
-    async def _tell_incident(self, order: Order, incident: str, state: Any, result: ContainmentResult | None) -> None:
-        now = self._clock.now()
+    async def _tell_incident(
+        self, order: Order, incident: str, state: IncidentState, result: ContainmentResult | None, slot: str = ""
+    ) -> None:
         before = self.keeper.latch(order.tenant, order.person).incident(incident)
-        targets = dict(before.targets) if before else {}
-        if result is not None:
-            targets |= {one.target: _told(one) for one in result.targets}
-            if state == "partial" and targets and all(told["state"] in _SHUT for told in targets.values()):
-                state = "contained"
-            if any(told["state"] == "planned" for told in targets.values()):
-                state = "open"  # a dry run: nothing was called
-        ended = [told["answered"] for told in targets.values() if told.get("answered")]
-        record = IncidentChanged(
-            id=digest("incident", incident, state, now.isoformat()),
-            tenant=order.tenant,
-            at=now,
-            incident=incident,
-            person=order.person,
-            state=state,
-            title=_title(order.decisions, before),
-            severity=_severity(order.decisions, before),
-            event=before.event if before and before.event else order.event,
-            decisions=_merged(before.decisions if before else (), order.decisions),
-            opened=before.opened if before else now,
-            contained=max(ended) if state == "contained" and ended else None,
-            targets=targets,
-        )
+        results = result.targets if result is not None else ()
+        record = next_incident(order, incident, state, results, before, self._clock.now(), self._left(order, slot))
         await asyncio.gather(
             self.keeper.keep(order.tenant, order.person, lambda latch: latch.with_incident(record)),
             self.publisher.send(topics.OUTCOMES, topics.person_key(order.tenant, order.person), record.to_bytes()),
         )
+
+    def _left(self, order: Order, slot: str) -> frozenset[str]:
+        """Targets where another order's containment waits for its next try: this one's calls do not stand for those."""
+        others = (self.schedule.get(order.tenant, order.person, one) for one in CONTAINS if one != slot)
+        return frozenset(target for due in others if due is not None for target in due.only)
 
     async def _restate(self, tenant: str, person: str, incident: str, state: Any, **news: Any) -> None:
         """An incident's next state without a new order."""
@@ -282,7 +269,7 @@ class LockdownRole(LaneRole):
             await self._release_again(due)
         elif due.slot == CLOSE:
             await self._close_again(due)
-        elif due.slot == CONTAIN:
+        elif due.slot in CONTAINS:
             await self._contain_later(due)
         else:
             await self.reread(due)
@@ -314,7 +301,7 @@ class LockdownRole(LaneRole):
             await self.schedule.drop(due.tenant, due.person, READ_BACK)
             return
         try:
-            drift = await self._engine.read_back(hold, closed_before=due.only)
+            drift = await self._engine.read_back(hold, closed_before=due.only, unfinished=due.suspended)
         except PortcullisError as error:
             if isinstance(error, Fenced):
                 raise
@@ -324,18 +311,19 @@ class LockdownRole(LaneRole):
 
     async def _settle_drift(self, due: Due, hold: Hold, drift: DriftResult) -> None:
         if drift.page:
-            told = {one.target: one.state for one in drift.targets}
+            states = {one.target: one.state for one in drift.targets}
             incident = self.keeper.latch(hold.tenant, hold.person).incident(hold.incident)
             who = called(incident.decisions) if incident else ""
             await self.tell(
-                hold.tenant, "drift", f"{hold.person} was open again under a Hold: {told}", person=hold.person, incident=hold.incident,
+                hold.tenant, "drift", f"{hold.person} was open again under a Hold: {states}", person=hold.person, incident=hold.incident,
                 severity=Severity.CRITICAL, remedy="find out who or what re-opened the account; it is closed again once",
-                facts=told | ({"who": who} if who else {}),
+                facts=states | ({"who": who} if who else {}),
             )  # fmt: skip
         number = due.number + 1
         closed = sorted({*due.only, *drift.closed_again})
         if drift.retry:
-            await self.again(due.model_copy(update={"only": tuple(closed)}), "could not be read back", "unread", None)
+            left = {"only": tuple(closed), "suspended": tuple(sorted(drift.unfinished))}
+            await self.again(due.model_copy(update=left), "could not be read back, or closed", "unread", drift.delay)
         elif number < len(READ_BACKS):
             await self._plan_read_back(hold.tenant, hold.person, hold.id, hold.incident, number, closed)
         else:
@@ -377,12 +365,11 @@ class LockdownRole(LaneRole):
             await self.again(due, result.reason, result.code, result.delay)
         else:
             await self.schedule.drop(hold.tenant, hold.person, RELEASE)
-        await self.schedule.drop(hold.tenant, hold.person, READ_BACK)
-        await self.schedule.drop(hold.tenant, hold.person, CONTAIN)
+        for slot in (READ_BACK, *CONTAINS):
+            await self.schedule.drop(hold.tenant, hold.person, slot)
         now = self._clock.now()
-        told = {one.target: _told(one) for one in result.targets}
         before = self.keeper.latch(hold.tenant, hold.person).incident(hold.incident)
-        targets = (before.targets if before else {}) | told
+        targets = (before.targets if before else {}) | told(result.targets)
         await self._restate(hold.tenant, hold.person, hold.incident, "released", closed=now, targets=targets)
         knock = Knock(
             id=digest("knock", hold.id, "released"),
@@ -405,6 +392,12 @@ class LockdownRole(LaneRole):
         await self._settle_release(command, hold, result, due.attempts)
 
 
+def _slot(order: Order) -> str:
+    if order.kind == "again":
+        return "contain.again"
+    return f"contain{'.sessions' if order.scope is Scope.SESSIONS else ''}{'.downstream' if order.downstream else ''}"
+
+
 def _rest(due: Due, result: ContainmentResult) -> Due:
     """What a try has left, with what it and those before it have achieved."""
     suspended = result.retry & {*due.suspended, *result.suspended}
@@ -421,30 +414,3 @@ def _released_for(latch: Latch, order: Order) -> bool:
     """A Hold that this very event had caused was released meanwhile: the order is spent."""
     incident = digest("incident", order.tenant, order.person, order.event.uuid)
     return any(hold.incident == incident and not hold.is_open for hold in latch.holds)
-
-
-def _told(one: TargetResult) -> dict[str, Any]:
-    """A target's share as the incident shows it (times ISO 8601)."""
-    return {
-        "state": one.state,
-        "account": one.account,
-        "code": one.code,
-        "reason": one.reason,
-        "answered": one.answered.isoformat() if one.answered else None,
-        "observed": one.observed.isoformat() if one.observed else None,
-    }
-
-
-def _merged(before: tuple[Decision, ...], new: tuple[Decision, ...]) -> tuple[Decision, ...]:
-    known = {decision.id for decision in before}
-    return (*before, *(decision for decision in new if decision.id not in known))
-
-
-def _title(decisions: tuple[Decision, ...], before: IncidentChanged | None) -> str:
-    return before.title if before and before.title else (decisions[0].title if decisions else "")
-
-
-def _severity(decisions: tuple[Decision, ...], before: IncidentChanged | None) -> Severity:
-    order = list(Severity)
-    found = [one.severity for one in decisions] + ([before.severity] if before else [])
-    return max(found, key=order.index, default=Severity.HIGH)

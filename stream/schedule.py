@@ -30,9 +30,10 @@ Kind = Literal["retry", "look", "read_back", "parked"]
 
 
 class Due(Word):
-    """One entry. `slot` is a target's name in the provision lane; `contain`, `close`, `release`, `read_back` in the lockdown lane.
+    """One entry. `slot` is a target's name in the provision lane; `contain` (and what lighter orders ask for, `contain.…`), `close`,
+    `release`, `read_back` in the lockdown lane.
     `payload` is the original order, knock or command as it came, kept with parked work too (P3): text, or base64 where it is none.
-    `number` counts a Hold's read-backs. `suspended`: targets of `only` where nothing but the rest of the closing is left."""
+    `number` counts a Hold's read-backs. `suspended`: targets where nothing but the rest of the closing is left."""
 
     lane: Lane
     tenant: str

@@ -375,6 +375,19 @@ async def test_a_repeat_after_an_unseen_closing_does_not_take_our_own_state_for_
     assert again.hold.restore["box"] == {}
 
 
+@pytest.mark.fault(30)
+@pytest.mark.parametrize(("failing", "calls"), [(1, ["end_sessions"]), (2, ["deactivate", "end_sessions"])])
+async def test_a_repeat_looks_twice_before_it_closes_unseen(failing: int, calls: list[str]) -> None:
+    """kill -9 after the calls, and then a look that a reset ate: what stands already is not called for again. A vendor whose looks
+    keep failing does not keep an account open."""
+    at = house()
+    await at.lockdown.contain(FULL, hold(), "i-1")
+    at.box.look_faults.extend([TemporaryError("reset")] * failing)
+    again = await at.lockdown.contain(FULL, at.holds.holds["h1"], "i-1", attempt=2)
+    assert again.state == "contained"
+    assert [one.change.kind.value for one in at.box.effects[2:]] == calls
+
+
 @pytest.mark.parametrize("checks", range(12))
 async def test_whoever_lost_the_partition_calls_nothing_more(checks: int) -> None:
     at = house()
