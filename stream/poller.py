@@ -40,6 +40,8 @@ OVERLAP = timedelta(minutes=10)
 #: Okta keeps 90 days and refuses a `since` of more than 180.
 OLDEST = timedelta(days=179)
 RETENTION = timedelta(days=90)
+#: So much younger than the oldest event that Okta keeps is where reading goes on after a gap: by then the oldest is gone.
+GAP_MARGIN = timedelta(hours=1)
 #: The same page fails this often before it is asked for in smaller pages (D27).
 PATIENCE = 5
 CLOCK_TOLERANCE = timedelta(minutes=5)
@@ -160,9 +162,11 @@ class Tail:
 
     async def _save(self, page: LogPage) -> None:
         assert page.next is not None
-        self._date = page.date or self._date
-        self._url = page.next
-        checkpoint = Checkpoint(next=page.next, date=self._date, saved=self._clock.now())
+        await self._store(page.next, page.date or self._date)
+
+    async def _store(self, url: str, date: datetime | None) -> None:
+        self._url, self._date = url, date
+        checkpoint = Checkpoint(next=url, date=date, saved=self._clock.now())
         await self._checkpoints.write(self.tenant, checkpoint.to_bytes())
 
     async def _fall_back(self, page: LogPage) -> float:
@@ -179,14 +183,7 @@ class Tail:
         now = page.date or self._clock.now()
         begin = self._date - OVERLAP
         if now - begin > RETENTION:
-            await self._notice(
-                "gap",
-                f"{self.tenant} was not read from {_text(self._date)} until now, longer than Okta keeps its log: events are lost",
-                "export what is missing from another archive; begin again with a new start",
-                Severity.CRITICAL,
-                {"from": _text(self._date), "to": _text(now)},
-            )
-            raise FaultError(f"the outage of {self.tenant} was longer than Okta's retention: a gap is recorded (S5)")
+            await self._gap(self._date, now)
         await self._notice(
             "cursor",
             f"Okta refused the cursor of {self.tenant} ({page.error_code}): reading again from {_text(begin)}",
@@ -197,6 +194,24 @@ class Tail:
         self._url = self._api.first_log_url(_text(begin), self._limit)
         self._fallen_back = True
         return self._settings.poll_interval_s
+
+    async def _gap(self, last: datetime, now: datetime) -> None:
+        """S5: recorded, told, and the process ends, since nobody can bring these events back. The next start reads on from the oldest that
+        Okta keeps: each day of waiting for somebody would lose another."""
+        oldest = now - RETENTION + GAP_MARGIN
+        await self._notice(
+            "gap",
+            f"{self.tenant} was not read from {_text(last)} until now, longer than Okta keeps its log: what happened before "
+            f"{_text(oldest)} is lost",
+            f"get what is missing from another archive; the next start reads on from {_text(oldest)}",
+            Severity.CRITICAL,
+            {"from": _text(last), "to": _text(oldest)},
+        )
+        begin = self._api.first_log_url(_text(oldest), self._settings.page_size)
+        await self._store(begin, oldest + OVERLAP)
+        raise FaultError(
+            f"the outage of {self.tenant} was longer than Okta's retention: a gap is recorded (S5). Start again to read on from {_text(oldest)}"
+        )
 
     async def _unreadable(self, error: TemporaryError) -> float:
         """Asked again whole; after some tries what came is parked, and it is asked for in smaller pages from before the last good page, so

@@ -221,17 +221,31 @@ async def test_a_fall_back_that_is_refused_too_is_told_once_and_not_repeated_wit
     assert source.cursor == CURSOR
 
 
-async def test_an_outage_longer_than_the_vendors_memory_leaves_a_gap_record_and_ends() -> None:
+async def test_an_outage_longer_than_the_vendors_memory_leaves_a_gap_record_and_ends_and_the_next_start_reads_what_is_left() -> None:
     """S5."""
     late = "Mon, 27 Apr 2026 09:00:00 GMT"
-    source = scripted(okta_error(400, "E0000001", date=late))
+    source = scripted(okta_error(400, "E0000001", date=late), page(event("e-1"), next="a2"))
     stored(source)
     with pytest.raises(FaultError, match="longer than Okta's retention"):
         await (await source.tail()).step()
     (gap,) = source.log.notices("gap")
     assert gap.severity is Severity.CRITICAL
-    assert gap.facts == {"from": "2026-01-05T09:00:00.000Z", "to": "2026-04-27T09:00:00.000Z"}
-    assert source.cursor == CURSOR
+    assert gap.facts == {"from": "2026-01-05T09:00:00.000Z", "to": "2026-01-27T10:00:00.000Z"}
+    await (await source.tail()).step()
+    assert dict(source.asked[1].params)["since"] == "2026-01-27T10:00:00.000Z"
+    assert (source.published, source.cursor) == (["e-1"], after("a2"))
+
+
+async def test_a_refusal_of_the_start_after_a_gap_falls_back_to_no_later_than_that_start() -> None:
+    """Else all that Okta still keeps would be passed over."""
+    late = "Mon, 27 Apr 2026 09:00:00 GMT"
+    source = scripted(*[okta_error(400, "E0000001", date=late)] * 2, page(event("e-1"), next="a2"))
+    stored(source)
+    with pytest.raises(FaultError):
+        await (await source.tail()).step()
+    await steps(await source.tail(), 2)
+    assert dict(source.asked[2].params)["since"] == "2026-01-27T10:00:00.000Z"
+    assert len(source.log.notices("gap")) == 1
 
 
 @pytest.mark.fault(10)

@@ -139,7 +139,7 @@ PROMISES = (
         "S5",
         "An outage longer than the vendor keeps its log leaves a gap record and an exit code of 70.",
         ("stream.poller:Tail._fall_back",),
-        (f"{_POLLER}::test_an_outage_longer_than_the_vendors_memory_leaves_a_gap_record_and_ends",),
+        (f"{_POLLER}::test_an_outage_longer_than_the_vendors_memory_leaves_a_gap_record_and_ends_and_the_next_start_reads_what_is_left",),
     ),
     Promise(
         "S6",
