@@ -49,8 +49,6 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     session.config.pluginmanager.register(watch)
     os.environ.update(network.child_environment(base / "network.log"))
     _guard.install()
-    gc.collect()
-    gc.freeze()  # what the imports left need not be walked again after every test
 
 
 class _Watch:
@@ -92,10 +90,12 @@ def _closed_network() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _own_garbage(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A socket, task or process that an asynchronous test forgot is reported in that test, not in whichever runs when it is collected."""
+    """A socket, task or process that an asynchronous test forgot is reported in that test, not in whichever runs when it is collected.
+    What survives is not walked again: the rest of the suite would pay for every module and session fixture, 0.1 s a test."""
     yield
     if request.node.get_closest_marker("asyncio"):
         gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture
