@@ -77,6 +77,10 @@ class Book:
     def end_sessions(self, **more: Any) -> Book:
         return self.call("POST", "/2.0/users/terminate_sessions", {"user_ids": ["1"], "user_logins": ["x"]}, **{"status": 202} | more)
 
+    def rewrite(self, text: str, news: str, **more: Any) -> Book:
+        body = {"ts": "1.2", "text": text, "blocks": [{"type": "section", "text": {"type": "plain_text", "text": news}}]}
+        return self.call("POST", "/api/chat.update", body, **{"vendor": "slack", "lane": "notify", "incident": "i-1"} | more)
+
     def post(self, text: str, **more: Any) -> Book:
         context = {"type": "context", "elements": [{"type": "plain_text", "text": text}]}
         return self.call("POST", "/api/chat.postMessage", {"blocks": [context]}, vendor="slack", **more)
@@ -224,6 +228,13 @@ def test_an_incident_has_one_message() -> None:
     assert duplicate_effects(Book().post("incident a1").post("incident b2").effects) == []
     assert duplicate_effects(Book().post("incident a1").post("incident a1").effects)
     assert duplicate_effects(Book().post("incident a1", status=500, changed=False).post("incident a1").effects) == []
+
+
+def test_a_message_is_rewritten_for_news_and_not_to_say_the_same_again() -> None:
+    """While one target fails for a minute its heading stays, and each try is news."""
+    news = Book().rewrite("Only partly contained", "okta: 500").rewrite("Only partly contained", "okta: no answer")
+    assert duplicate_effects(news.effects) == []
+    assert duplicate_effects(news.rewrite("Only partly contained", "okta: no answer").effects)
 
 
 def test_a_call_that_lands_after_it_was_made_again_is_no_repeat_as_long_as_it_changes_nothing() -> None:

@@ -7,6 +7,7 @@ list shows what is there, not what was), so a row that lies about it shows in th
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -190,9 +191,13 @@ def _subject(row: Row | None) -> str:
 
 
 def _message(call: Call, body: Json, row: Row | None) -> Effect:
-    if call.path.endswith("chat.update"):
-        return Effect(call, str(body.get("ts", "")), "update", body.get("text"), row)
+    if call.path.endswith("chat.update"):  # all that it says: the same heading over other news is no repeat
+        return Effect(call, str(body.get("ts", "")), "update", f"{body.get('text')} ({_short(body.get('blocks'))})", row)
     return Effect(call, _subject_of(call, body), "post", "posted", row)
+
+
+def _short(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _subject_of(call: Call, body: Json) -> str:
