@@ -71,8 +71,8 @@ class Way:
 LOCK_OKTA = Way("lockdown", "risk raised to HIGH → suspended at Okta", "okta", "POST", "/lifecycle/suspend", 2)
 #: Who it is, one look, one call.
 LOCK_BOX = Way("lockdown at Box", "risk raised to HIGH → inactive at Box", "box", "PUT", "/2.0/users/", 3)
-#: Who it is, their groups, one look, one call.
-JOIN_BOX = Way("joiner at Box", "activated → account made at Box", "box", "POST", "/2.0/users", 4)
+#: Who it is and their groups, one look, who it is and their groups once more, one call.
+JOIN_BOX = Way("joiner at Box", "activated → account made at Box", "box", "POST", "/2.0/users", 6)
 WAYS = (LOCK_OKTA, LOCK_BOX, JOIN_BOX)
 
 
