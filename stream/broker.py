@@ -22,7 +22,7 @@ from confluent_kafka import Producer as LibrdkafkaProducer
 
 from model.errors import ConfigurationError, FaultError
 from model.settings import KafkaSettings
-from stream import topics
+from stream import connection, topics
 from stream.topics import Topic
 
 log = logging.getLogger(__name__)
@@ -76,6 +76,7 @@ class Broker:
     """One cluster. `start` waits for it, with one clear line, instead of leaning on a supervisor."""
 
     def __init__(self, settings: KafkaSettings) -> None:
+        connection.install()
         self.settings = settings
         self.embedded = settings.bootstrap is None
         self.bootstrap = settings.bootstrap or ""

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 IN_FLIGHT = 64
 #: Records that one poll of all partitions hands out at most.
 POLL_RECORDS = 500
-#: No committed progress of a partition for so long while it holds something to do: the process ends (P4).
+#: No committed progress of a partition for so long while it holds something to do, or no word from the group: the process ends (P4).
 STALLED_S = 120.0
 #: How often the ends of our partitions are read for that, and how long the answer may take.
 LOOK_EVERY_S = 5.0
@@ -67,19 +67,21 @@ class Watchdog:
 
     def __init__(self, patience_s: float) -> None:
         self._patience_s = patience_s
-        self._seen: dict[TP, tuple[int, float]] = {}
+        self._seen: dict[str, tuple[object, float]] = {}
 
-    def look(self, progress: Mapping[TP, tuple[int, bool]], now: float) -> None:
-        """`progress`: per owned partition the committed offset, and whether anything is left to do. Raises FaultError."""
-        self._seen = {tp: seen for tp, seen in self._seen.items() if tp in progress}
-        for tp, (committed, is_behind) in progress.items():
-            before, since = self._seen.get(tp, (-1, now))
-            if committed != before or not is_behind:
-                self._seen[tp] = (committed, now)
+    def look(self, progress: Mapping[str, tuple[object, bool]], now: float) -> None:
+        """`progress`: by name how far each has come, and whether anything is left to do. Raises FaultError."""
+        self._seen = {name: seen for name, seen in self._seen.items() if name in progress}
+        for name, (reached, is_behind) in progress.items():
+            before, since = self._seen.get(name, (None, now))
+            if reached != before or not is_behind:
+                self._seen[name] = (reached, now)
             elif now - since > self._patience_s:
-                raise FaultError(
-                    f"{tp.topic}[{tp.partition}] made no progress for {self._patience_s:.0f} s with work in hand, at {committed}"
-                )
+                raise FaultError(f"{name} made no progress for {self._patience_s:.0f} s with work in hand, at {reached}")
+
+    def forget(self) -> None:
+        """Nobody could have made progress: the time until the next look does not count."""
+        self._seen = {}
 
 
 class Worker:
@@ -103,7 +105,9 @@ class Worker:
         self._tasks: dict[TP, dict[asyncio.Task[None], asyncio.Future[Any]]] = {}
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._watchdog = Watchdog(stalled_s)
+        self._membership = Watchdog(max(stalled_s, 6 * session_timeout_s))
         self._look_every_s = min(LOOK_EVERY_S, stalled_s / 2)
+        self._broker_answered = 0.0
         self._poll_records = poll_records
         self._ends = broker.reader()
         self._app = self._make_app()
@@ -241,19 +245,27 @@ class Worker:
             raise
 
     async def _watch(self) -> None:
-        """P4: something to read or in hand, and no commit for too long. A broker that does not answer is no fault of ours."""
+        """P4: something to read or in hand, and no commit for too long; or no heartbeat that the group answered, whoever owns what.
+        A broker that does not answer is no fault of ours."""
         consumer = self.consumer
         owned = consumer.ledger.partitions()
+        asked = owned or {TP(self._topics[0].name, 0)}
         try:
             async with asyncio.timeout(self._look_every_s):
-                ends = await self._ends.end_offsets([TopicPartition(tp.topic, tp.partition) for tp in owned]) if owned else {}
+                ends = await self._ends.end_offsets([TopicPartition(tp.topic, tp.partition) for tp in asked])
         except (KafkaError, TimeoutError):
             return
+        now = time.monotonic()
+        if now - self._broker_answered > self._session_timeout_s:  # it was away, or we were
+            self._watchdog.forget()
+            self._membership.forget()
+        self._broker_answered = now
         progress = {}
         for tp in owned & consumer.ledger.partitions():
             committed = consumer._committed_offset[tp] or 0
-            progress[tp] = (committed, committed < ends[TopicPartition(tp.topic, tp.partition)])
-        self._watchdog.look(progress, time.monotonic())
+            progress[f"{tp.topic}[{tp.partition}]"] = (committed, committed < ends[TopicPartition(tp.topic, tp.partition)])
+        self._watchdog.look(progress, now)
+        self._membership.look({f"the membership in {self._group}": (round(consumer.heartbeat_sent), True)}, now)
 
     async def lag(self) -> int:
         """Records of our partitions that are not yet finished and committed."""

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 import pytest
-from faust.types import TP
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -140,7 +139,7 @@ def test_whatever_fails_or_is_cancelled_the_order_of_a_key_stands(plan: list[tup
 
 # --- the watchdog -----------------------------------------------------------------------------------------------------------
 
-TP0, TP1 = TP("t", 0), TP("t", 1)
+TP0, TP1 = "t[0]", "t[1]"
 
 
 def test_a_partition_that_stands_still_with_work_in_hand_is_a_fault() -> None:
@@ -161,7 +160,7 @@ def test_a_busy_partition_does_not_hide_one_that_stands_still() -> None:
         dog.look({TP0: (5, True), TP1: (999, True)}, 121)
 
 
-def test_progress_idleness_and_a_new_assignment_begin_the_time_anew() -> None:
+def test_progress_idleness_a_new_assignment_and_an_absent_broker_begin_the_time_anew() -> None:
     dog = Watchdog(120)
     dog.look({TP0: (5, True)}, 0)
     dog.look({TP0: (6, True)}, 100)
@@ -170,5 +169,8 @@ def test_progress_idleness_and_a_new_assignment_begin_the_time_anew() -> None:
     dog.look({}, 310)
     dog.look({TP0: (6, True)}, 330)
     dog.look({TP0: (6, True)}, 450)
+    dog.forget()
+    dog.look({TP0: (6, True)}, 600)
+    dog.look({TP0: (6, True)}, 720)
     with pytest.raises(FaultError):
-        dog.look({TP0: (6, True)}, 451)
+        dog.look({TP0: (6, True)}, 721)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from typing import Any
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
-from aiokafka.errors import CommitFailedError, KafkaConnectionError
+from aiokafka.errors import CommitFailedError, GroupAuthorizationFailedError, KafkaConnectionError
 from aiokafka.structs import TopicPartition
 from faust.types import TP
 
 from model.errors import FaultError, Fenced
 from stream.transport import FETCH_MAX_WAIT_MS
-from stream.worker import Worker
+from stream.worker import Watchdog, Worker
 from tests.handlers.fakes import swap
 from tests.stream.stations import Floor, Site, Station, by_key, until
 from tests.support.kafka_fixtures import Kafka
@@ -288,6 +289,43 @@ async def test_a_partition_that_stands_still_ends_the_worker(kafka: Kafka) -> No
             await asyncio.sleep(0.05)
         with pytest.raises(FaultError, match="made no progress for 2 s"):
             await asyncio.wait_for(failed, 5)
+
+
+async def test_a_group_that_does_not_answer_any_more_ends_the_worker_that_has_nothing_to_do(
+    kafka: Kafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P4: a member that lost its group without a word would sleep on, and nobody would know."""
+    site = await Site(kafka).open()
+    async with site.working(Station("a", Floor()), stalled_s=1.0) as worker:
+        monkeypatch.setattr(worker, "_membership", Watchdog(4.0))
+        await until(lambda: len(worker.owned) == 4)
+        with pytest.raises(TimeoutError):  # while it is answered, nothing is wrong
+            await asyncio.wait_for(worker.failed(), 6)
+
+        async def deaf() -> bool:
+            await asyncio.sleep(600)
+            return False
+
+        monkeypatch.setattr(coordinator(worker), "_do_heartbeat", deaf)
+        with pytest.raises(FaultError, match=r"the membership in .* made no progress for 4 s"):
+            await asyncio.wait_for(worker.failed(), 15)
+
+
+async def test_a_group_that_refuses_the_worker_ends_it(kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = await Site(kafka).open()
+    async with site.working(Station("a", Floor())) as worker:
+        await until(lambda: len(worker.owned) == 4)
+
+        async def refused() -> bool:
+            raise GroupAuthorizationFailedError(site.group)
+
+        monkeypatch.setattr(coordinator(worker), "_do_heartbeat", refused)
+        with pytest.raises(FaultError, match="Faust crashed: GroupAuthorizationFailedError"):
+            await asyncio.wait_for(worker.failed(), 10)
+
+
+def coordinator(worker: Worker) -> Any:
+    return worker.consumer._thread._ensure_consumer()._coordinator
 
 
 async def test_an_idle_worker_is_no_stalled_worker(kafka: Kafka) -> None:

@@ -175,7 +175,7 @@ PROMISES = (
         "P4",
         "A consumer that stops progressing ends its process.",
         ("stream.worker:Watchdog",),
-        ("tests/stream/test_chains.py::test_a_busy_partition_does_not_hide_one_that_stands_still", f"{_WORKER}::test_a_partition_that_stands_still_ends_the_worker"),
+        ("tests/stream/test_chains.py::test_a_busy_partition_does_not_hide_one_that_stands_still", f"{_WORKER}::test_a_partition_that_stands_still_ends_the_worker", f"{_WORKER}::test_a_group_that_does_not_answer_any_more_ends_the_worker_that_has_nothing_to_do"),
     ),
     Promise(
         "E1",
