@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import KafkaError
 from pydantic import ValidationError
 
 from handlers.contract import Clock
@@ -45,6 +46,12 @@ GAP_MARGIN = timedelta(hours=1)
 #: The same page fails this often before it is asked for in smaller pages (D27).
 PATIENCE = 5
 CLOCK_TOLERANCE = timedelta(minutes=5)
+#: A tail that a fault ended begins again after so long, where other tenants are read on.
+AGAIN_S = 60.0
+
+
+class GapError(FaultError):
+    """Events are lost that nobody can bring back (S5)."""
 
 
 class Checkpoint(Word):
@@ -209,7 +216,7 @@ class Tail:
         )
         begin = self._api.first_log_url(_text(oldest), self._settings.page_size)
         await self._store(begin, oldest + OVERLAP)
-        raise FaultError(
+        raise GapError(
             f"the outage of {self.tenant} was longer than Okta's retention: a gap is recorded (S5). Start again to read on from {_text(oldest)}"
         )
 
@@ -258,6 +265,13 @@ class Tail:
         else:
             self._said.discard("clock")
 
+    async def say_stopped(self, error: Exception) -> None:
+        what = str(error) if isinstance(error, FaultError) else type(error).__name__
+        await self._say(
+            "source", f"{self.tenant} is not read any more: {what}", f"mend it; it is tried again every {AGAIN_S:.0f} s, and the other "
+            "tenants are read on", "stopped", Severity.CRITICAL,
+        )  # fmt: skip
+
     async def _say(self, topic: Any, text: str, remedy: str, code: str, severity: Severity = Severity.HIGH) -> None:
         """A notice that is not repeated while its cause lasts."""
         if code not in self._said:
@@ -281,7 +295,8 @@ class Tail:
 
 
 class Poller:
-    """All tenants of one configuration; each is tailed by whichever poller holds its lease."""
+    """All tenants of one configuration; each is tailed by whichever poller holds its lease. One that cannot be read stops no other:
+    the process ends when none of ours is left, or at a gap."""
 
     def __init__(self, broker: Broker, settings: Mapping[str, OktaSettings], apis: Mapping[str, OktaApi], clock: Clock) -> None:
         self._broker, self._clock = broker, clock
@@ -293,6 +308,8 @@ class Poller:
         self._apis = apis
         self._group: AIOKafkaConsumer | None = None
         self._running: dict[str, asyncio.Task[None]] = {}
+        #: What ended the tails of ours that wait to begin again.
+        self.stopped: dict[str, Exception] = {}
         self._lease: asyncio.Task[None] | None = None
         self._fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -322,10 +339,10 @@ class Poller:
         await self._fault
 
     async def lag(self) -> int:
-        """0 when every tenant whose lease is ours is read to its end."""
+        """0 when every tenant whose lease is ours is read to its end, or as far as it can be."""
         if not self._running:
             return 1
-        return sum(not self._tails[name].caught_up for name in self._running)
+        return sum(not self._tails[name].caught_up for name in self._running.keys() - self.stopped.keys())
 
     @property
     def events(self) -> int:
@@ -348,20 +365,38 @@ class Poller:
 
     async def _disown(self, tenants: Iterable[str]) -> None:
         tasks = [self._running.pop(tenant) for tenant in list(tenants) if tenant in self._running]
+        self.stopped = {tenant: error for tenant, error in self.stopped.items() if tenant in self._running}
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _run(self, tail: Tail) -> None:
         try:
-            tail.load()
             while True:
-                await self._clock.sleep(await tail.step())
+                try:
+                    await self._follow(tail)
+                except (GapError, ConfigurationError, KafkaError):
+                    raise
+                except Exception as error:
+                    self.stopped[tail.tenant] = error
+                    if self.stopped.keys() >= self._running.keys():
+                        raise
+                    if not isinstance(error, FaultError):
+                        log.error("the tail of %s ended by a bug", tail.tenant, exc_info=error)
+                    await tail.say_stopped(error)
+                await self._clock.sleep(AGAIN_S)
         except asyncio.CancelledError:
             raise
         except BaseException as error:
             if not self._fault.done():
                 self._fault.set_exception(error)
+
+    async def _follow(self, tail: Tail) -> None:
+        tail.load()
+        while True:
+            wait = await tail.step()
+            self.stopped.pop(tail.tenant, None)
+            await self._clock.sleep(wait)
 
     async def _disown_all(self) -> None:
         await self._disown(self._tails)

@@ -27,6 +27,7 @@ from stream.clock import SystemClock
 from stream.health import HealthService
 from stream.house import ROLES, House, Role, build_house, build_roles, load_rules, policy_of
 from stream.lane import LaneRole
+from stream.poller import Poller
 
 log = logging.getLogger(__name__)
 
@@ -141,10 +142,17 @@ class Running:
                 raise FaultError(f"a role ended: {error!r}") from error
             if idle in done:
                 idle.result()
+                self._check_whole()
         finally:
             for task in (stop, idle, *watching.values()):
                 task.cancel()
             await asyncio.gather(stop, idle, *watching.values(), return_exceptions=True)
+
+    def _check_whole(self) -> None:
+        """Idle is not done where a tenant could not be read."""
+        poller = self.roles.get("poller")
+        if isinstance(poller, Poller) and poller.stopped:
+            raise FaultError("; ".join(f"{tenant} was not read to its end: {error}" for tenant, error in poller.stopped.items()))
 
     async def _until_idle(self, seconds: float | None, on_tick: Callable[[dict[str, int]], None] | None) -> None:
         quiet = 0.0

@@ -20,6 +20,7 @@ from audit.client import ask
 from model.errors import ConfigurationError, FaultError
 from model.settings import Settings, load
 from stream.house import ROLES
+from stream.poller import Poller
 from stream.run import Running
 from tests.handlers.fakes import swap
 from tests.stream.backstage import Backstage, backstage
@@ -91,6 +92,16 @@ async def test_idle_means_nobody_behind_for_the_whole_time(clock: FakeClock) -> 
 async def test_a_broker_that_cannot_say_is_not_idle_and_no_end(clock: FakeClock) -> None:
     await asyncio.wait_for(running(clock, one=Fake(0, 0, KafkaConnectionError(), TimeoutError(), 0)).wait(until_idle=1.0), 5)
     assert clock.monotonic() == pytest.approx(4 * 0.25 + 1.0)
+
+
+async def test_idle_is_a_fault_where_a_tenant_could_not_be_read(clock: FakeClock) -> None:
+    one = running(clock)
+    one.roles["poller"] = poller = Poller.__new__(Poller)  # no clients: nothing of it is started here
+    poller.stopped = {"globex": FaultError("the checkpoint of tenant globex is damaged")}
+    for name in ("lag", "failed"):
+        setattr(poller, name, getattr(Fake(), name))
+    with pytest.raises(FaultError, match="globex was not read to its end: the checkpoint of tenant globex is damaged"):
+        await one.wait(until_idle=3)
 
 
 async def test_one_role_that_does_not_stop_cleanly_keeps_no_other_from_stopping(clock: FakeClock) -> None:
