@@ -1,6 +1,6 @@
-"""Readiness and liveness over loopback HTTP, meaning progress: `/ready` is 200 once every role here has started and is not stuck, `/live`
-is 200 while the event loop turns and the lags can be read, `/lag` shows them, `/breakers` the circuit breakers of this process. Never on
-another address than the configured one.
+"""Readiness and liveness over loopback HTTP, meaning progress: `/ready` is 200 once every role here has started and nothing keeps one
+from its work, `/live` is 200 while the event loop turns and the lags can be read, `/lag` shows them, `/breakers` the circuit breakers of
+this process. Never on another address than the configured one.
 
 Port 0 takes any free port; where it is stands in `health-ROLE.json` beside the audit file. Faust's own web server stays off (it listens
 on all addresses and cannot be trusted to be disabled).
@@ -29,8 +29,9 @@ class HealthService:
         name: str,
         lags: Callable[[], Awaitable[dict[str, int]]],
         breakers: Callable[[], list[dict[str, Any]]] = list,
+        troubles: Callable[[], list[str]] = list,
     ) -> None:
-        self._settings, self._name, self._lags, self._breakers = settings, name, lags, breakers
+        self._settings, self._name, self._lags, self._breakers, self._troubles = settings, name, lags, breakers, troubles
         self._runner: web.AppRunner | None = None
         self.ready = False
 
@@ -56,7 +57,9 @@ class HealthService:
             await self._runner.cleanup()
 
     async def _ready(self, _request: web.Request) -> web.Response:
-        return web.json_response({"ready": self.ready}, status=200 if self.ready else 503)
+        troubles = self._troubles()
+        is_ready = self.ready and not troubles
+        return web.json_response({"ready": is_ready} | ({"why": troubles} if troubles else {}), status=200 if is_ready else 503)
 
     async def _live(self, _request: web.Request) -> web.Response:
         if not self.ready:

@@ -265,10 +265,9 @@ class Tail:
         else:
             self._said.discard("clock")
 
-    async def say_stopped(self, error: Exception) -> None:
-        what = str(error) if isinstance(error, FaultError) else type(error).__name__
+    async def say_stopped(self, why: str) -> None:
         await self._say(
-            "source", f"{self.tenant} is not read any more: {what}", f"mend it; it is tried again every {AGAIN_S:.0f} s, and the other "
+            "source", f"{self.tenant} is not read any more: {why}", f"mend it; it is tried again every {AGAIN_S:.0f} s, and the other "
             "tenants are read on", "stopped", Severity.CRITICAL,
         )  # fmt: skip
 
@@ -308,8 +307,8 @@ class Poller:
         self._apis = apis
         self._group: AIOKafkaConsumer | None = None
         self._running: dict[str, asyncio.Task[None]] = {}
-        #: What ended the tails of ours that wait to begin again.
-        self.stopped: dict[str, Exception] = {}
+        #: Tenants of ours that wait to be read again, and what ended their tails.
+        self.stopped: dict[str, str] = {}
         self._lease: asyncio.Task[None] | None = None
         self._fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -365,7 +364,7 @@ class Poller:
 
     async def _disown(self, tenants: Iterable[str]) -> None:
         tasks = [self._running.pop(tenant) for tenant in list(tenants) if tenant in self._running]
-        self.stopped = {tenant: error for tenant, error in self.stopped.items() if tenant in self._running}
+        self.stopped = {tenant: why for tenant, why in self.stopped.items() if tenant in self._running}
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -378,12 +377,12 @@ class Poller:
                 except (GapError, ConfigurationError, KafkaError):
                     raise
                 except Exception as error:
-                    self.stopped[tail.tenant] = error
+                    self.stopped[tail.tenant] = why = str(error) if isinstance(error, FaultError) else type(error).__name__
                     if self.stopped.keys() >= self._running.keys():
                         raise
                     if not isinstance(error, FaultError):
                         log.error("the tail of %s ended by a bug", tail.tenant, exc_info=error)
-                    await tail.say_stopped(error)
+                    await tail.say_stopped(why)
                 await self._clock.sleep(AGAIN_S)
         except asyncio.CancelledError:
             raise

@@ -80,7 +80,7 @@ class Running:
 
     async def _start(self) -> None:
         name = "-".join(self.names) if len(self.names) < len(ROLES) else "all"
-        self._health = HealthService(self.settings, name, self.lags, lambda: shown(self.house.limits) if self.house else [])
+        self._health = HealthService(self.settings, name, self.lags, lambda: shown(self.house.limits) if self.house else [], self.troubles)
         await self._health.start()
         await self.broker.start()
         self.house = await build_house(self.settings, self.broker, self._clock, self.names, policy=self._policy)
@@ -142,17 +142,17 @@ class Running:
                 raise FaultError(f"a role ended: {error!r}") from error
             if idle in done:
                 idle.result()
-                self._check_whole()
+                if troubles := self.troubles():  # idle is not done
+                    raise FaultError("; ".join(troubles))
         finally:
             for task in (stop, idle, *watching.values()):
                 task.cancel()
             await asyncio.gather(stop, idle, *watching.values(), return_exceptions=True)
 
-    def _check_whole(self) -> None:
-        """Idle is not done where a tenant could not be read."""
+    def troubles(self) -> list[str]:
+        """What keeps a role that runs from a part of its work."""
         poller = self.roles.get("poller")
-        if isinstance(poller, Poller) and poller.stopped:
-            raise FaultError("; ".join(f"{tenant} was not read to its end: {error}" for tenant, error in poller.stopped.items()))
+        return [f"{tenant} is not read: {why}" for tenant, why in poller.stopped.items()] if isinstance(poller, Poller) else []
 
     async def _until_idle(self, seconds: float | None, on_tick: Callable[[dict[str, int]], None] | None) -> None:
         quiet = 0.0
