@@ -176,7 +176,7 @@ def test_a_notice_carries_its_remedy() -> None:
 
 @pytest.mark.parametrize(
     "topic",
-    ["case", "gap", "cursor", "brake", "parked", "redriven", "command", "drift", "breaker", "page", "onboarded", "left", "clock", "source"],
+    ["case", "gap", "cursor", "brake", "parked", "command", "drift", "breaker", "page", "clock", "source", "rules"],
 )
 def test_every_topic_has_words(topic: Any) -> None:
     message = notice(Notice(id="n", tenant="t", at=T0, topic=topic, text="x"))
