@@ -27,6 +27,9 @@ from stream.topics import Topic
 
 log = logging.getLogger(__name__)
 
+#: A group's leader whose metadata a cut kept away knows no partitions and gives them to nobody. It finds that out when the metadata is
+#: renewed: after five minutes, left to aiokafka.
+METADATA_MAX_AGE_MS = 5_000
 EMBEDDED_PARTITIONS = 4
 EMBEDDED_BEHIND = 2_000_000
 #: What a single record may weigh on the embedded broker, whose partitions hold about 5 MB.

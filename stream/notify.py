@@ -34,7 +34,7 @@ from model.person import Word
 from model.records import Classified, Decision, EventRef, IncidentChanged, Notice, called, read_record
 from stream import topics
 from stream.books import KafkaJournal
-from stream.broker import Broker, Publisher
+from stream.broker import METADATA_MAX_AGE_MS, Broker, Publisher
 from stream.state import State
 
 log = logging.getLogger(__name__)
@@ -175,6 +175,7 @@ class NotifyRole:
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             fetch_max_wait_ms=50,
+            metadata_max_age_ms=METADATA_MAX_AGE_MS,
         )
         await self._consumer.start()
         self._tasks = [asyncio.create_task(self._read(), name="notify read"), asyncio.create_task(self._say(), name="notify say")]

@@ -29,7 +29,7 @@ from model.person import Word
 from model.records import Notice, Quarantined
 from model.settings import OktaSettings
 from stream import topics
-from stream.broker import Broker, Publisher
+from stream.broker import METADATA_MAX_AGE_MS, Broker, Publisher
 from stream.pace import Pace
 from stream.state import State
 
@@ -316,8 +316,9 @@ class Poller:
         await self._publisher.start()
         await self._checkpoints.start()
         self._group = AIOKafkaConsumer(
-            bootstrap_servers=self._broker.bootstrap, group_id=GROUP, enable_auto_commit=False, auto_offset_reset="earliest"
-        )
+            bootstrap_servers=self._broker.bootstrap, group_id=GROUP, enable_auto_commit=False, auto_offset_reset="earliest",
+            metadata_max_age_ms=METADATA_MAX_AGE_MS,
+        )  # fmt: skip
         await self._group.start()
         self._group.subscribe([topics.CHECKPOINTS.name], listener=_Lease(self._own, self._disown_all))
         self._lease = asyncio.create_task(self._keep_lease(), name="poller lease")

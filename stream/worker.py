@@ -22,7 +22,7 @@ from aiokafka.errors import KafkaError
 from faust.types import TP
 
 from model.errors import FaultError, Fenced
-from stream.broker import Broker
+from stream.broker import METADATA_MAX_AGE_MS, Broker
 from stream.topics import Topic, partition_of, person_key
 from stream.transport import BatchConsumer, BatchTransport, RawBatches
 
@@ -129,6 +129,7 @@ class Worker:
             broker_commit_interval=0.5,
             broker_session_timeout=self._session_timeout_s,
             broker_heartbeat_interval=min(3.0, self._session_timeout_s / 3),
+            consumer_metadata_max_age_ms=METADATA_MAX_AGE_MS,
             consumer_max_fetch_size=4 * 1024 * 1024,
             stream_processing_timeout=86400.0,
         )

@@ -388,6 +388,15 @@ def test_kills_fall_on_all_roles_in_turn_and_on_the_broker_apart() -> None:
     assert {one.how for one in strikes} == {"kill", "stop", "freeze"}
 
 
+def test_cuts_come_on_top_and_change_nothing_else() -> None:
+    plain, cut = make_script(1, 500, 16, 3, 2), make_script(1, 500, 16, 3, 2, broker_cuts=9)
+    cuts = [one for one in cut.strikes if one.how == "cut"]
+    assert len(cuts) == 9
+    assert {one.role for one in cuts} == {"broker"}
+    assert [one for one in cut.strikes if one.how != "cut"] == plain.strikes
+    assert cut.steps == plain.steps
+
+
 def test_kills_can_be_aimed() -> None:
     strikes: list[Strike] = make_script(1, 100, 5, 0, 1, aim=("poller",)).strikes
     assert {one.role for one in strikes} == {"poller"}

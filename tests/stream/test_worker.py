@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from typing import Any
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.cluster import ClusterMetadata
 from aiokafka.errors import CommitFailedError, GroupAuthorizationFailedError, KafkaConnectionError
 from aiokafka.structs import TopicPartition
 from faust.types import TP
@@ -322,6 +324,24 @@ async def test_a_group_that_refuses_the_worker_ends_it(kafka: Kafka, monkeypatch
         monkeypatch.setattr(coordinator(worker), "_do_heartbeat", refused)
         with pytest.raises(FaultError, match="Faust crashed: GroupAuthorizationFailedError"):
             await asyncio.wait_for(worker.failed(), 10)
+
+
+@pytest.mark.fault(32)
+async def test_a_leader_that_knew_no_partitions_gives_them_out_as_soon_as_it_does(kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cut at the wrong moment: the group is joined, the metadata is not there. Left to aiokafka, nobody reads for five minutes."""
+    site, floor, is_cut = await Site(kafka).open(), Floor(), True
+    known = ClusterMetadata.partitions_for_topic
+
+    def cut(cluster: ClusterMetadata, topic: str) -> Any:
+        return None if is_cut and threading.current_thread() is not threading.main_thread() else known(cluster, topic)
+
+    monkeypatch.setattr(ClusterMetadata, "partitions_for_topic", cut)
+    async with site.working(Station("a", floor)) as worker:
+        await until(lambda: worker.consumer.settled)
+        await site.spread(keys=2, each=2)
+        assert (worker.owned, floor.done) == (set(), [])
+        is_cut = False
+        await until(lambda: len(floor.done) == 4)
 
 
 def coordinator(worker: Worker) -> Any:

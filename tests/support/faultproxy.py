@@ -206,6 +206,8 @@ class FaultProxy:
             connection.end(hard=kind == "reset")
         except* OSError:
             connection.end(hard=True)  # one side broke: so does the other
+        except* asyncio.CancelledError:
+            pass  # ended on purpose; asyncio's streams would print it
         finally:
             self._connections.discard(connection)
             connection.end(hard=False)

@@ -24,6 +24,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--kills", type=_count, default=20, metavar="K", help="kill -9, over all roles in turn (default 20)")
     parser.add_argument("--broker-kills", type=_count, default=0, metavar="B", help="kill -9 of Kafka, started again on its data")
     parser.add_argument("--broker-down", type=float, default=0.0, metavar="S", help="one outage of the broker of so many seconds besides")
+    parser.add_argument("--broker-cuts", type=_count, default=0, metavar="C", help="all connections to Kafka are reset, for up to 4 s")
     parser.add_argument("--workers", type=_count, default=1, metavar="N", help="processes of classifier, lockdown and provision each")
     parser.add_argument("--partitions", type=_count, default=4, metavar="N", help="partitions of a topic (default 4)")
     parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same script")
@@ -63,6 +64,7 @@ def main(argv: list[str] | None = None) -> int:
         asked.workers,
         aim=tuple(asked.aim),
         broker_down_s=asked.broker_down,
+        broker_cuts=asked.broker_cuts,
         slow_s=asked.slow,
         slow_looks_s=asked.slow_looks,
     )

@@ -95,7 +95,7 @@ class Conductor:
         return raw
 
     async def _garbage(self, step: Garbage) -> None:
-        producer = AIOKafkaProducer(bootstrap_servers=self._fleet.broker.bootstrap, acks="all", enable_idempotence=True)
+        producer = AIOKafkaProducer(bootstrap_servers=self._fleet.bootstrap, acks="all", enable_idempotence=True)
         while True:
             try:
                 await producer.start()

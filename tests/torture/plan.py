@@ -84,12 +84,13 @@ class Garbage:
 
 @dataclass(frozen=True, slots=True)
 class Strike:
-    """`kill` is SIGKILL, `stop` is SIGTERM, `freeze` is SIGSTOP for `seconds`; of the broker only `kill`, down for `seconds`."""
+    """`kill` is SIGKILL, `stop` is SIGTERM, `freeze` is SIGSTOP for `seconds`; of the broker only `kill`, down for `seconds`, and `cut`:
+    every connection to it is reset, and none comes about for `seconds`."""
 
     at: float
     role: Role
     index: int
-    how: Literal["kill", "stop", "freeze"]
+    how: Literal["kill", "stop", "freeze", "cut"]
     seconds: float = 0.0
 
 
@@ -132,11 +133,12 @@ def make_script(
     *,
     aim: tuple[Role, ...] = (),
     broker_down_s: float = 0.0,
+    broker_cuts: int = 0,
     slow_s: float = 0.0,
     slow_looks_s: float = 0.0,
 ) -> Script:
-    """`aim` narrows the roles that are killed; `broker_down_s` adds one long outage of the broker in the middle; `slow_s` delays
-    what Box answers to a POST, which leaves no room for other faults there; `slow_looks_s` delays each look at half of
+    """`aim` narrows the roles that are killed; `broker_down_s` adds one long outage of the broker in the middle;
+    `broker_cuts` resets its connections so often; `slow_s` delays what Box answers to a POST, which leaves no room for other faults there; `slow_looks_s` delays each look at half of
     the people in Okta, before anything says what will become of them, so that what came later for others is done first."""
     dice = random.Random(seed)
     length = max(events / PLAY_RATE, 12.0 + 6.5 * kills + 9.0 * broker_kills + (broker_down_s + 10 if broker_down_s else 0))
@@ -149,7 +151,8 @@ def make_script(
         script.steps[:0] = [
             Trouble(0.0, "okta", {"method": "GET", "path": path, "times": None, "delay_s": slow_looks_s}) for path in halves
         ]
-    script.strikes = sorted(_strikes(dice, length, kills, broker_kills, workers, aim, broker_down_s), key=lambda one: one.at)
+    strikes = [*_strikes(dice, length, kills, broker_kills, workers, aim, broker_down_s), *_cuts(seed, length, broker_cuts)]
+    script.strikes = sorted(strikes, key=lambda one: one.at)
     return script
 
 
@@ -335,3 +338,10 @@ def _strikes(
         yield Strike(at, "broker", 0, "kill", dice.uniform(0.2, 3.0))
     if broker_down_s:
         yield Strike(begin + (length - broker_down_s) / 3, "broker", 0, "kill", broker_down_s)
+
+
+def _cuts(seed: int, length: float, cuts: int) -> Iterator[Strike]:
+    """By dice of their own: all else of a script stays as it is without them."""
+    dice = random.Random(f"cuts {seed}")
+    for _ in range(cuts):
+        yield Strike(dice.uniform(length / 10, length), "broker", 0, "cut", dice.choice((0.0, 0.3, 1.0, 4.0)))

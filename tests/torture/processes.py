@@ -21,7 +21,8 @@ from typing import IO
 
 import httpx
 
-from tests.support.kafka import ROOT, Broker
+from tests.support.faultproxy import FaultProxy
+from tests.support.kafka import ROOT, Broker, free_port
 from tests.torture import settings
 from tests.torture.plan import Strike
 
@@ -152,12 +153,23 @@ class Process:
 
 
 class Fleet:
-    """All processes of a run under one folder."""
+    """All processes of a run under one folder. `wired`: they reach Kafka through a wire that can be cut."""
 
-    def __init__(self, folder: Path, *, workers: int = 1, partitions: int = 4, sabotage: str | None = None, dry_run: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        workers: int = 1,
+        partitions: int = 4,
+        sabotage: str | None = None,
+        dry_run: bool = False,
+        wired: bool = False,
+    ) -> None:
         self.folder = folder
         self._workers, self._partitions, self._sabotage, self._dry_run = workers, partitions, sabotage, dry_run
-        self.broker = Broker(folder / "kafka")
+        port = free_port() if wired else None
+        self.broker = Broker(folder / "kafka", advertised=port)
+        self._wire = FaultProxy("127.0.0.1", self.broker.port, listen_port=port) if port is not None else None
         self.written = folder / "config" / "portcullis.toml"
         self.simulators = self._simulators()
         self.roles: dict[tuple[str, int], Process] = {}
@@ -171,6 +183,8 @@ class Fleet:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.simulators.start()
         await asyncio.to_thread(self.broker.start)
+        if self._wire is not None:
+            await self._wire.start()
         await self._wait(self.written.exists, "the simulators did not start")
         access = settings.write_access(self.folder / "access")
         for role in ROLES:
@@ -186,9 +200,7 @@ class Fleet:
 
     def _role(self, role: str, index: int, access: Path) -> Process:
         name = f"{role}-{index + 1}" if role in MANY else role
-        config = settings.write_config(
-            self.written, name, self.broker.bootstrap, access, partitions=self._partitions, dry_run=self._dry_run
-        )
+        config = settings.write_config(self.written, name, self.bootstrap, access, partitions=self._partitions, dry_run=self._dry_run)
         run = ["run", "--config", str(config), "--role", role]
         argv = [str(PORTCULLIS), *run]
         if self._sabotage is not None:
@@ -196,11 +208,20 @@ class Fleet:
         return Process(name, argv, self.folder / f"{name}.log", config.parent / name / f"health-{role}.json")
 
     @property
+    def bootstrap(self) -> str:
+        return self._wire.address if self._wire is not None else self.broker.bootstrap
+
+    @property
     def recorder_config(self) -> Path:
         return self.written.with_name("recorder.toml")
 
     async def strike(self, strike: Strike) -> None:
-        if strike.role == "broker":
+        if strike.how == "cut":
+            assert self._wire is not None
+            await self._wire.refuse()
+            await asyncio.sleep(strike.seconds)
+            await self._wire.heal()
+        elif strike.role == "broker":
             await asyncio.to_thread(self.broker.kill)
             await asyncio.sleep(strike.seconds)
             await asyncio.to_thread(self.broker.start)
@@ -234,6 +255,8 @@ class Fleet:
         await self.stop_roles()
         await self.simulators.stop()
         await self._http.aclose()
+        if self._wire is not None:
+            await self._wire.stop()
         await asyncio.to_thread(self.broker.close)
 
     @property

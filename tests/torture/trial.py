@@ -59,7 +59,8 @@ class Trial:
         """`keep`: where logs and ledgers stay. Without it they stay only where something was found."""
         folder = keep or Path(tempfile.mkdtemp(prefix="portcullis-torture-"))
         say(f"seed {self.script.seed}: {self.script.events} events in {self.script.length_s:.0f} s, logs in {folder}")
-        fleet = Fleet(folder, workers=self.workers, partitions=self.partitions, sabotage=self.sabotage, dry_run=self.dry_run)
+        wired = any(strike.how == "cut" for strike in self.script.strikes)
+        fleet = Fleet(folder, workers=self.workers, partitions=self.partitions, sabotage=self.sabotage, dry_run=self.dry_run, wired=wired)
         try:
             verdict = await self._run(fleet, say)
         finally:
