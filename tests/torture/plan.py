@@ -137,9 +137,10 @@ def make_script(
     slow_s: float = 0.0,
     slow_looks_s: float = 0.0,
 ) -> Script:
-    """`aim` narrows the roles that are killed; `broker_down_s` adds one long outage of the broker in the middle;
-    `broker_cuts` resets its connections so often; `slow_s` delays what Box answers to a POST, which leaves no room for other faults there; `slow_looks_s` delays each look at half of
-    the people in Okta, before anything says what will become of them, so that what came later for others is done first."""
+    """`aim` narrows the roles that are killed; `broker_down_s` adds one long outage of the broker in the middle; `broker_cuts` resets its
+    connections so often; `slow_s` delays what Box answers to a POST, which leaves no room for other faults there; `slow_looks_s` delays
+    each look at half of the people in Okta, before anything says what will become of them, so that what came later for others is done
+    first."""
     dice = random.Random(seed)
     length = max(events / PLAY_RATE, 12.0 + 6.5 * kills + 9.0 * broker_kills + (broker_down_s + 10 if broker_down_s else 0))
     script = Script(seed, events, length)
