@@ -9,6 +9,7 @@ does nothing. Rejected: a JVM broker for `portcullis demo` (needs Java and Maven
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -22,7 +23,7 @@ from confluent_kafka import Producer as LibrdkafkaProducer
 
 from model.errors import ConfigurationError, FaultError
 from model.settings import KafkaSettings
-from stream import connection, topics
+from stream import mends, topics
 from stream.topics import Topic
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,9 @@ log = logging.getLogger(__name__)
 #: A group's leader whose metadata a cut kept away knows no partitions and gives them to nobody. It finds that out when the metadata is
 #: renewed: after five minutes, left to aiokafka.
 METADATA_MAX_AGE_MS = 5_000
+#: A revocation and a stop wait so long for the last commit, and for records that are not acknowledged yet; without it that much is only
+#: done again.
+LAST_WORD_S = 5.0
 EMBEDDED_PARTITIONS = 4
 EMBEDDED_BEHIND = 2_000_000
 #: What a single record may weigh on the embedded broker, whose partitions hold about 5 MB.
@@ -79,7 +83,7 @@ class Broker:
     """One cluster. `start` waits for it, with one clear line, instead of leaning on a supervisor."""
 
     def __init__(self, settings: KafkaSettings) -> None:
-        connection.install()
+        mends.install()
         self.settings = settings
         self.embedded = settings.bootstrap is None
         self.bootstrap = settings.bootstrap or ""
@@ -203,7 +207,9 @@ class Publisher:
         await self._producer.start()
 
     async def stop(self) -> None:
-        await self._producer.stop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORD_S):
+                await self._producer.stop()
 
     async def begin(self, topic: Topic, key: bytes, value: bytes | None, timestamp_ms: int | None = None) -> asyncio.Future[Any]:
         """Hands one record to the producer; the future is done when it is acknowledged. Without a broker it waits: the first record for a

@@ -34,7 +34,7 @@ from model.person import Word
 from model.records import Classified, Decision, EventRef, IncidentChanged, Notice, called, read_record
 from stream import topics
 from stream.books import KafkaJournal
-from stream.broker import METADATA_MAX_AGE_MS, Broker, Publisher
+from stream.broker import LAST_WORD_S, METADATA_MAX_AGE_MS, Broker, Publisher
 from stream.state import State
 
 log = logging.getLogger(__name__)
@@ -185,7 +185,9 @@ class NotifyRole:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._consumer is not None:
-            await self._commit()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LAST_WORD_S):
+                    await self._commit()
             await self._consumer.stop()
         await self._intents.stop()
         await self._posted.stop()

@@ -45,13 +45,12 @@ from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, T
 from faust.types import TP, ConsumerMessage, Message
 
 from model.errors import FaultError
+from stream.broker import LAST_WORD_S
 
 log = logging.getLogger(__name__)
 
 #: Idle partitions make a fetch wait this long; Faust's 1,500 ms delayed data beside them by up to a second.
 FETCH_MAX_WAIT_MS = 50
-#: A revocation waits so long for the commit of what is finished; without it that much is only done again.
-LAST_COMMIT_S = 5.0
 
 Partitions = Callable[[set[TP]], Awaitable[None]]
 
@@ -231,8 +230,9 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
         if not mine:
             return False
         try:
-            await self._ensure_consumer().commit({ensure_aiokafka_TP(tp): OffsetAndMetadata(offset, "") for tp, offset in mine.items()})
-        except KafkaError as error:
+            async with asyncio.timeout(LAST_WORD_S):  # left to aiokafka, it takes as long as the broker is away, and a stop waits for it
+                await self._ensure_consumer().commit({ensure_aiokafka_TP(tp): OffsetAndMetadata(offset, "") for tp, offset in mine.items()})
+        except (KafkaError, TimeoutError) as error:
             log.warning("commit refused, tried again at the next interval: %s", type(error).__name__)
             return False
         now = time.monotonic()
@@ -328,7 +328,7 @@ class BatchConsumer(Consumer):
         if self.on_revoked is not None:
             await self.on_revoked(tps)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LAST_COMMIT_S):
+            async with asyncio.timeout(LAST_WORD_S):
                 await self.commit(tps)
         self.ledger.forget(tps)
         await super().on_partitions_revoked(revoked)

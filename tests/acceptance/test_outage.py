@@ -47,3 +47,24 @@ def test_the_broker_is_killed_and_comes_back_and_nobody_is_started_again(house: 
     where = addresses(load(house.config))
     for url in (where.okta, where.box, where.slack):
         assert [call for call in house.calls(url) if call["intent"] not in known] == []
+
+
+@pytest.mark.kafka
+@pytest.mark.fault(33)
+@pytest.mark.timeout(180)
+def test_sigterm_while_the_broker_is_away_ends_every_role_within_half_a_minute_with_zero(house: House, kafka_broker: Broker) -> None:
+    house.simulate("--scenario", "day")
+    for role in ROLES:
+        house.role(role)
+    for role in ROLES:
+        house.wait_until_running(role)
+    time.sleep(5)
+    kafka_broker.kill()
+    time.sleep(2)
+    processes = {role: house.processes.pop(role) for role in ROLES}
+    began = time.monotonic()
+    for process in processes.values():
+        process.terminate()
+    ends = {role: process.wait(60) for role, process in processes.items()}
+    assert ends == dict.fromkeys(ROLES, 0)
+    assert time.monotonic() - began < 30

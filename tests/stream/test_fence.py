@@ -55,5 +55,26 @@ async def test_a_broker_that_dies_and_returns_costs_nothing_and_needs_nobody(kaf
         await until(lambda: _committed(site, len(records) * 2), 30)
 
 
+@pytest.mark.fault(33)
+async def test_a_stop_while_the_broker_is_away_is_clean_and_takes_seconds(kafka_broker: AnyBroker) -> None:
+    """Also with work done that can no more be committed."""
+    site, floor, gate = await Site(Kafka(kafka_broker.bootstrap, "t")).open(), Floor(), asyncio.Event()
+
+    async def wait(key: bytes, value: bytes) -> None:
+        await gate.wait()
+
+    await site.spread(keys=6, each=1)
+    worker = site.worker(Station("a", floor, wait))
+    await worker.start()
+    await until(lambda: len(floor.busy) == 6)
+    await asyncio.to_thread(kafka_broker.kill)
+    gate.set()
+    await asyncio.sleep(1)
+    began = time.monotonic()
+    await asyncio.wait_for(worker.stop(), 60)
+    assert time.monotonic() - began < 20
+    assert len(floor.done) == 6
+
+
 async def _committed(site: Site, count: int) -> bool:
     return await site.total_committed() == count

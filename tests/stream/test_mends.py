@@ -15,9 +15,9 @@ from aiokafka.protocol.metadata import MetadataRequest
 
 from model.settings import KafkaSettings
 from stream.broker import Broker
-from stream.connection import Connection
+from stream.mends import MendedConnection
 
-STOCK = Connection.__base__
+STOCK = MendedConnection.__base__
 Send = Callable[[Any], Coroutine[Any, Any, Any]]
 
 
@@ -60,7 +60,7 @@ async def _lost(kind: type[AIOKafkaConnection], send: Send, closed: list[CloseRe
 def test_who_sends_into_a_connection_that_was_just_lost_is_told_that_it_is_lost(send: Send) -> None:
     closed: list[CloseReason] = []
     with pytest.raises(KafkaConnectionError, match="No connection to broker"):
-        uvloop.run(_lost(Connection, send, closed))
+        uvloop.run(_lost(MendedConnection, send, closed))
     assert closed == [CloseReason.CONNECTION_BROKEN], "its client renews the metadata and connects again"
 
 
@@ -79,6 +79,6 @@ def test_whoever_has_a_broker_makes_such_connections(monkeypatch: pytest.MonkeyP
     async def connect(connection: Any) -> None:
         asked.append(connection)
 
-    monkeypatch.setattr(Connection, "connect", connect)
+    monkeypatch.setattr(MendedConnection, "connect", connect)
     asyncio.run(aiokafka.conn.create_conn("127.0.0.1", 1))
-    assert [type(one) for one in asked] == [Connection]
+    assert [type(one) for one in asked] == [MendedConnection]
