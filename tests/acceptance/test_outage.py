@@ -21,20 +21,23 @@ AWAY_S = 25.0
 
 @pytest.fixture
 def house(tmp_path: Path, kafka_broker: Broker) -> Iterator[House]:
+    """The day has begun, and every role runs as a process of its own."""
     one = House(tmp_path, kafka_broker.bootstrap)
-    yield one
-    one.close()
+    try:
+        one.simulate("--scenario", "day")
+        for role in ROLES:
+            one.role(role)
+        for role in ROLES:
+            one.wait_until_running(role)
+        yield one
+    finally:
+        one.close()
 
 
 @pytest.mark.kafka
 @pytest.mark.fault(32)
 @pytest.mark.timeout(240)
 def test_the_broker_is_killed_and_comes_back_and_nobody_is_started_again(house: House, kafka_broker: Broker) -> None:
-    house.simulate("--scenario", "day")
-    for role in ROLES:
-        house.role(role)
-    for role in ROLES:
-        house.wait_until_running(role)
     time.sleep(3)
     kafka_broker.kill()
     time.sleep(AWAY_S)
@@ -53,15 +56,10 @@ def test_the_broker_is_killed_and_comes_back_and_nobody_is_started_again(house: 
 @pytest.mark.fault(33)
 @pytest.mark.timeout(180)
 def test_sigterm_while_the_broker_is_away_ends_every_role_within_half_a_minute_with_zero(house: House, kafka_broker: Broker) -> None:
-    house.simulate("--scenario", "day")
-    for role in ROLES:
-        house.role(role)
-    for role in ROLES:
-        house.wait_until_running(role)
     time.sleep(5)
     kafka_broker.kill()
     time.sleep(2)
-    processes = {role: house.processes.pop(role) for role in ROLES}
+    processes = {role: house.processes[role] for role in ROLES}
     began = time.monotonic()
     for process in processes.values():
         process.terminate()
